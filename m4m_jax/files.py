@@ -1,0 +1,49 @@
+"""Files that appear whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import uuid
+from collections.abc import Iterator
+
+from etils import epath
+
+from m4m_jax.errors import M4MError
+
+
+@contextlib.contextmanager
+def atomic_path(path: epath.PathLike) -> Iterator[epath.Path]:
+    """Give a temporary path beside `path` to write to; rename it to `path` at the end of the block.
+
+    Args:
+        path: The file (or folder) to make. A file of that name is replaced.
+
+    Yields:
+        A path in the same folder and with the same suffix that does not exist yet.
+
+    Raises:
+        M4MError: The folder of `path` does not exist or cannot be written to. When the block
+            raises, what it has written is removed and `path` is left as it was.
+    """
+    target = epath.Path(path)
+    temporary = target.with_name(f".{target.stem}.{uuid.uuid4().hex[:8]}.tmp{target.suffix}")
+    if not target.parent.is_dir():
+        raise M4MError(f"{target}: the folder {target.parent} does not exist; make it first")
+    try:
+        yield temporary
+        temporary.replace(target)
+    except BaseException as error:
+        _remove(temporary)
+        # Only what the operating system says of these two paths is the user's to mend.
+        if isinstance(error, OSError) and error.filename in {os.fspath(temporary), str(target)}:
+            reason = error.strerror or type(error).__name__
+            raise M4MError(f"{target}: cannot be written ({reason})") from error
+        raise
+
+
+def _remove(path: epath.Path) -> None:
+    if path.is_dir():
+        path.rmtree()
+    else:
+        path.unlink(missing_ok=True)

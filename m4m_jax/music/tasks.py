@@ -1,0 +1,65 @@
+"""Tasks: a named pair of part selectors, a view of songs that a linked system is trained on."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+
+from m4m_jax.errors import M4MError
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is given and what is to be written.
+
+    Attributes:
+        name: As on the command line.
+        description: One line.
+        reference: Selector of the part that is given; None for a language model, which gets none.
+        target: Selector of the part to be written.
+        max_notes: Notes that a step holds, N.
+        dedup: Whether notes equal in program, step and pitch are made one.
+    """
+
+    name: str
+    description: str
+    reference: str | None
+    target: str
+    max_notes: int = 16
+    dedup: bool = False
+
+
+TASKS: dict[str, Task] = {
+    task.name: task
+    for task in (
+        Task("chord-to-melody", "a melody over given chords", "track-1", "track-0", 8),
+        Task("melody-to-chord", "chords under a given melody", "track-0", "track-1", 8),
+        Task(
+            "drums-to-others", "all other parts to given drums", "drum", "nondrum", 16, dedup=True
+        ),
+        Task("others-to-drums", "drums to all other parts", "nondrum", "drum", 16, dedup=True),
+        Task("analysis", "beats and chords of a song", "from-2", "upto-1", 16),
+        Task("random-split", "some tracks to the others, drawn by lot", "random-0", "random-1"),
+        Task(
+            "density-split",
+            "tracks that move in quarter notes to those of finer rhythm",
+            "dense",
+            "sparse",
+        ),
+        Task("continuation", "a song from its beginning on", None, "all"),
+        Task("harmonize", "alto, tenor and bass to a given soprano", "track-0", "from-1", 4),
+    )
+}
+
+
+def get_task(name: str) -> Task:
+    """The task of that name.
+
+    Raises:
+        M4MError: There is none; the message names the nearest.
+    """
+    if name in TASKS:
+        return TASKS[name]
+    near = difflib.get_close_matches(name, TASKS, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(TASKS)}"
+    raise M4MError(f"no task {name!r}; {hint}")
