@@ -1,0 +1,193 @@
+"""Token rows -> the packed batch that the models read: music without its padding.
+
+Most tokens of a batch are PAD and most of its rows are equal. So the batch carries each distinct
+row once, with an index (the local encoder reads those), and the real target tokens in blocks (the
+local decoder reads those). A shard is what one device holds; every array leads with shards, and
+all shards of a batch have one size, out of a few.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from m4m_jax.music.simunote import Vocabulary
+
+BLOCK = 128
+"""Positions of a block: it holds the tokens of whole steps, 2N <= 128 each."""
+
+
+class PackedBatch(NamedTuple):
+    """A batch of B windows of T steps on each of S shards; all int32.
+
+    rows: [S, R, 2N], the distinct rows of a shard's references and targets, then PAD rows.
+    reference: [S, B, T], which of `rows` each step of the references is; None without references.
+    target: [S, B, T], likewise.
+    tokens: [S, K, P], the targets' tokens that are not PAD, a step's together; PAD where unused.
+    step: [S, K, P], the step b * T + t that a token belongs to; -1 where unused.
+    position: [S, K, P], a token's place within its step, 0 .. 2N - 1.
+    """
+
+    rows: np.ndarray
+    reference: np.ndarray | None
+    target: np.ndarray
+    tokens: np.ndarray
+    step: np.ndarray
+    position: np.ndarray
+
+
+class Size(NamedTuple):
+    """How large the packed arrays are: distinct rows and blocks of a shard."""
+
+    rows: int
+    blocks: int
+
+    def holds(self, other: Size) -> bool:
+        """Whether a batch of size `other` fits."""
+        return self.rows >= other.rows and self.blocks >= other.blocks
+
+
+class _Shard(NamedTuple):
+    """One shard, not yet filled up to a common size."""
+
+    rows: np.ndarray
+    index: np.ndarray
+    tokens: np.ndarray
+    step: np.ndarray
+    position: np.ndarray
+    slot: np.ndarray
+    blocks: int
+
+
+def distinct(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The distinct rows of `rows` [n, 2N], in a fixed order, and each row's index among them."""
+    weights = np.random.default_rng(0).integers(1, 2**63, rows.shape[1], np.uint64) | np.uint64(1)
+    digest = (rows.astype(np.uint64) * weights).sum(axis=1, dtype=np.uint64)
+    _, first, index = np.unique(digest, return_index=True, return_inverse=True)
+    found = rows[first]
+    if (found[index] == rows).all():
+        return found, index
+    return np.unique(rows, axis=0, return_inverse=True)  # two rows share a digest
+
+
+def _slots(lengths: np.ndarray) -> tuple[np.ndarray, int]:
+    """Where each step's first token goes, steps in order and none across blocks; and the blocks."""
+    ends = np.cumsum(lengths)
+    starts = np.zeros(len(lengths), np.int64)
+    done, blocks = 0, 0
+    while done < len(lengths):
+        before = ends[done] - lengths[done]
+        stop = int(np.searchsorted(ends, before + BLOCK, side="right"))
+        starts[done:stop] = blocks * BLOCK + (ends[done:stop] - lengths[done:stop] - before)
+        done, blocks = stop, blocks + 1
+    return starts, blocks
+
+
+def _pack_shard(reference: np.ndarray | None, target: np.ndarray, pad: int) -> _Shard:
+    streams = [target] if reference is None else [reference, target]
+    rows, index = distinct(np.concatenate([s.reshape(-1, s.shape[-1]) for s in streams]))
+    flat = target.reshape(-1, target.shape[-1])
+    real = flat != pad
+    lengths = real.sum(axis=1)
+    starts, blocks = _slots(lengths)
+    step, position = np.nonzero(real)
+    return _Shard(rows, index, flat[real], step, position, starts[step] + position, blocks)
+
+
+def _check(reference: np.ndarray | None, target: np.ndarray, shards: int) -> None:
+    if target.shape[0] % shards:
+        raise ValueError(f"a batch of {target.shape[0]} windows does not divide over {shards} shards")
+    if target.shape[-1] > BLOCK:
+        raise ValueError(f"a row of {target.shape[-1]} tokens is longer than a block of {BLOCK}")
+    if reference is not None and reference.shape != target.shape:
+        raise ValueError(f"reference {reference.shape} and target {target.shape} differ in shape")
+
+
+def _shards(reference: np.ndarray | None, target: np.ndarray, shards: int, pad: int):
+    _check(reference, target, shards)
+    targets = np.split(target, shards)
+    references = [None] * shards if reference is None else np.split(reference, shards)
+    return [_pack_shard(r, t, pad) for r, t in zip(references, targets, strict=True)]
+
+
+def measure(
+    target: np.ndarray, reference: np.ndarray | None, *, shards: int, vocabulary: Vocabulary
+) -> Size:
+    """The least size that holds a batch of token rows [B, T, 2N]."""
+    packed = _shards(reference, target, shards, vocabulary.pad)
+    return Size(max(len(s.rows) for s in packed), max(s.blocks for s in packed))
+
+
+def largest(windows: int, steps: int, width: int) -> Size:
+    """A size that holds any batch: `windows` pairs a shard, `steps` rows of `width` tokens each."""
+    rows = windows * steps
+    return Size(2 * rows, -(-rows // (BLOCK // width)))
+
+
+def choose_sizes(seen: Sequence[Size], most: Size) -> tuple[Size, ...]:
+    """A few sizes for batches like those `seen`: a typical one, a large one, and `most`.
+
+    Every size is a program to compile, so there are three at the most; a batch past one size takes
+    the next, and `most` holds them all.
+    """
+    rows, blocks = np.array(seen).T
+
+    def margin(share: float) -> Size:
+        return Size(*(int(np.ceil(np.max(x) * share / 8) * 8) for x in (rows, blocks)))
+
+    ladder = [Size(*map(min, size, most)) for size in (margin(1.05), margin(1.5))]
+    return tuple(dict.fromkeys([*ladder, most]))
+
+
+def pack(
+    target: np.ndarray,
+    reference: np.ndarray | None = None,
+    *,
+    vocabulary: Vocabulary,
+    shards: int = 1,
+    sizes: Iterable[Size] | None = None,
+) -> PackedBatch:
+    """Pack token rows int32 [B, T, 2N]; shard s takes windows s B / S up to (s + 1) B / S.
+
+    The batch takes the first of `sizes` that holds it (default: its own size). Raises ValueError
+    where none does or where B does not divide over the shards.
+    """
+    packed = _shards(reference, target, shards, vocabulary.pad)
+    need = Size(max(len(s.rows) for s in packed), max(s.blocks for s in packed))
+    size = next((s for s in sizes or (need,) if s.holds(need)), None)
+    if size is None:
+        raise ValueError(f"no size of {list(sizes or ())} holds a batch of {need}")
+    windows, steps, width = target.shape[0] // shards, *target.shape[1:]
+    cells = windows * steps
+    index = np.stack([s.index for s in packed]).astype(np.int32)
+
+    def blocks(values: str, empty: int) -> np.ndarray:
+        out = np.full((shards, size.blocks * BLOCK), empty, np.int32)
+        for i, s in enumerate(packed):
+            out[i, s.slot] = getattr(s, values)
+        return out.reshape(shards, size.blocks, BLOCK)
+
+    rows = np.full((shards, size.rows, width), vocabulary.pad, np.int32)
+    for i, s in enumerate(packed):
+        rows[i, : len(s.rows)] = s.rows
+    return PackedBatch(
+        rows=rows,
+        reference=None if reference is None else index[:, :cells].reshape(shards, windows, steps),
+        target=index[:, -cells:].reshape(shards, windows, steps),
+        tokens=blocks("tokens", vocabulary.pad),
+        step=blocks("step", -1),
+        position=blocks("position", 0),
+    )
+
+
+def unpack(values: np.ndarray, batch: PackedBatch) -> np.ndarray:
+    """Values per packed token [S, K, P, ...] -> per target token [B, T, 2N, ...], 0 at PAD."""
+    shards, windows, steps = batch.target.shape
+    width, rest = batch.rows.shape[-1], values.shape[3:]
+    out = np.zeros((shards, windows * steps, width, *rest), values.dtype)
+    shard, block, slot = np.nonzero(batch.step >= 0)
+    cell = (shard, batch.step[shard, block, slot], batch.position[shard, block, slot])
+    out[cell] = values[shard, block, slot]
+    return out.reshape(shards * windows, steps, width, *rest)

@@ -1,0 +1,24 @@
+"""What makes a parameter part of an adapter: its variable type."""
+
+from __future__ import annotations
+
+from flax import nnx
+
+from m4m_jax.models.roformer import Linear
+
+
+class AdapterParam(nnx.Param):
+    """A parameter that a linked system trains while its language models stay frozen.
+
+    `nnx.split(model, AdapterParam, ...)` takes the adapter out. It is a Param too, so a filter
+    must name AdapterParam before nnx.Param.
+    """
+
+
+class AdapterLinear(Linear):
+    """An affine map that belongs to an adapter."""
+
+    def __init__(self, inputs: int, outputs: int, axes: tuple[str, str], *, rngs: nnx.Rngs):
+        super().__init__(inputs, outputs, axes, rngs=rngs)
+        self.kernel = AdapterParam(self.kernel[...], axes=axes)
+        self.bias = AdapterParam(self.bias[...], axes=axes[1:])

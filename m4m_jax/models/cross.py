@@ -1,0 +1,174 @@
+"""The cross-attentive adapter: the target attends to the reference at every second layer.
+
+The paper's "FA-cross", section 3.2. Both streams run through the same language model with the same
+low-rank updates; a light attention links them, and only it and the updates are trained.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax import Array
+
+from m4m_jax.models.adapter import AdapterLinear, AdapterParam
+from m4m_jax.models.lm import LM
+from m4m_jax.models.lora import LoRAConfig, attach_lora
+from m4m_jax.models.noise import Noise, at
+from m4m_jax.models.roformer import Cache, attend, causal
+from m4m_jax.models.system import System
+
+
+@dataclasses.dataclass(frozen=True)
+class CrossConfig:
+    """Sizes of the adapter. With `lora` None the language model is frozen and free of dropout."""
+
+    every: int = 2
+    width: int = 256
+    heads: int = 4
+    lora: LoRAConfig | None = LoRAConfig(rank=16, alpha=32.0)
+
+
+class CrossCarry(NamedTuple):
+    """What sampling carries on: decoder caches, and keys and values of the reference by link."""
+
+    caches: list[Cache]
+    memory: list[tuple[Array, Array]]
+
+
+def step_table(steps: int, width: int) -> np.ndarray:
+    """Sinusoidal step encoding float32 [steps, width]: sine on even, cosine on odd features."""
+    angle = np.arange(steps)[:, None] * 10000.0 ** (-np.arange(0, width, 2) / width)
+    return np.stack([np.sin(angle), np.cos(angle)], axis=-1).reshape(steps, width).astype(np.float32)
+
+
+class Link(nnx.Module):
+    """Low-rank attention from the target's states to the reference's, through a gate.
+
+    Any target step sees every reference step. A projected step encoding is added to queries, keys
+    and values; the gate starts at zero, so a new adapter changes nothing.
+    """
+
+    def __init__(self, width: int, config: CrossConfig, *, rngs: nnx.Rngs):
+        self.heads = config.heads
+        inward = (width, config.width, ("embed", "heads"))
+        self.query = AdapterLinear(*inward, rngs=rngs)
+        self.key = AdapterLinear(*inward, rngs=rngs)
+        self.value = AdapterLinear(*inward, rngs=rngs)
+        self.position = AdapterLinear(*inward, rngs=rngs)
+        self.output = AdapterLinear(config.width, width, ("heads", "embed"), rngs=rngs)
+        self.gate = AdapterParam(jnp.zeros(1), axes=(None,))
+
+    def split(self, x: Array) -> Array:
+        """[..., width] -> [..., H, d]."""
+        return x.reshape(*x.shape[:-1], self.heads, -1)
+
+    def read(self, reference: Array) -> tuple[Array, Array]:
+        """Keys and values [..., T, H, d] of the reference's states [..., T, D]."""
+        table = step_table(reference.shape[-2], reference.shape[-1]).astype(reference.dtype)
+        position = self.position(jnp.asarray(table))  # [T, width]
+        return (
+            self.split(self.key(reference) + position),
+            self.split(self.value(reference) + position),
+        )
+
+    def __call__(
+        self, h: Array, encoding: Array, memory: tuple[Array, Array], noise: Noise | None = None
+    ) -> Array:
+        """Target states `h` [..., T, D] with their step encoding [T, D] -> [..., T, D]."""
+        q = self.split(self.query(h) + self.position(encoding))
+        mixed = attend(q, *memory, None, noise)
+        return self.output(mixed.reshape(*h.shape[:-1], -1)) * self.gate[...]
+
+
+class CrossAdapter(System):
+    """A language model and the links that let it read a reference.
+
+    It takes over `lm`: low-rank updates are put on its maps, and the global decoder's position
+    table becomes true sines, as linked systems have it whatever the language model's file holds.
+    """
+
+    def __init__(self, lm: LM, config: CrossConfig | None = None, *, rngs: nnx.Rngs):
+        self.config = config = config or CrossConfig()
+        self.base = lm
+        lm.decoder.reset_positions()
+        if config.lora is not None:
+            attach_lora(lm.stacks, config.lora, rngs=rngs)
+        width = lm.config.width
+        links = len(range(0, lm.config.layers, config.every))
+        self.links = nnx.List([Link(width, config, rngs=rngs) for _ in range(links)])
+        self.masked_embedding = AdapterParam(
+            nnx.initializers.normal(0.02)(rngs.params(), (width,)), axes=("embed",)
+        )
+
+    @property
+    def lm(self) -> LM:
+        """The language model of both streams."""
+        return self.base
+
+    def lm_noise(self, noise: Noise | None) -> Noise | None:
+        """Without LoRA the language model is frozen and runs without dropout."""
+        return noise if self.config.lora is not None else None
+
+    def link_at(self, layer: int) -> Link | None:
+        """The link that feeds a layer, if one does."""
+        index, rest = divmod(layer, self.config.every)
+        return None if rest else self.links[index]
+
+    def target_states(
+        self, target: Array, reference: Array | None, noise: Noise | None = None
+    ) -> Array:
+        """Both streams side by side, layer by layer (`System.target_states`)."""
+        lm, length = self.lm, target.shape[-2]
+        memory = self.read(reference, at(noise, 0))
+        encoding = jnp.asarray(step_table(length, target.shape[-1]), target.dtype)
+        rope, mask, h = lm.decoder.rope(slice(length)), causal(length), lm.shift(target)
+        for i, layer in enumerate(lm.decoder.layers):
+            link, added = self.link_at(i), None
+            if link is not None:
+                added = link(h, encoding, memory[i // self.config.every], at(noise, 100 + i))
+            inner = at(self.lm_noise(noise), 1 + i)
+            h, _ = layer(h, rope, mask, attn_out=added, noise=inner)
+        return h
+
+    def read(self, reference: Array, noise: Noise | None = None) -> list[tuple[Array, Array]]:
+        """Keys and values of a reference's steps [..., T, D], one pair a link.
+
+        The reference runs through the language model as any sequence does, so its state k has
+        read the steps before k; layers above the last link are not needed.
+        """
+        lm, length = self.lm, reference.shape[-2]
+        rope, mask, h = lm.decoder.rope(slice(length)), causal(length), lm.shift(reference)
+        memory = [self.links[0].read(h)]
+        above = (len(self.links) - 1) * self.config.every
+        for i, layer in enumerate(lm.decoder.layers[:above]):
+            h, _ = layer(h, rope, mask, noise=at(self.lm_noise(noise), i))
+            link = self.link_at(i + 1)
+            if link is not None:
+                memory.append(link.read(h))
+        return memory
+
+    def start(self, reference: Array | None, batch: int, steps: int) -> tuple[Array, CrossCarry]:
+        """Read the references once and begin (`System.start`)."""
+        lm = self.lm
+        caches = lm.decoder.caches(batch, steps, lm.start_vector.dtype)
+        start = jnp.broadcast_to(lm.start_vector[...], (batch, lm.config.width))
+        return self.advance(CrossCarry(caches, self.read(reference)), start)
+
+    def advance(self, carry: CrossCarry, step: Array) -> tuple[Array, CrossCarry]:
+        """Read one step (`System.advance`)."""
+        decoder, position, h = self.lm.decoder, carry.caches[0].length, step[:, None]
+        rope = decoder.rope(position[None])
+        table = jnp.asarray(step_table(carry.caches[0].keys.shape[1], step.shape[-1]), step.dtype)
+        encoding = table[position][None]
+        caches = []
+        for i, layer in enumerate(decoder.layers):
+            link, added = self.link_at(i), None
+            if link is not None:
+                added = link(h, encoding, carry.memory[i // self.config.every])
+            h, cache = layer(h, rope, cache=carry.caches[i], attn_out=added)
+            caches.append(cache)
+        return h[:, 0], carry._replace(caches=caches)

@@ -1,0 +1,169 @@
+"""The foundation language model: three stacks of RoFormer layers over rows of notes.
+
+A step's row of 2N tokens becomes one embedding (local encoder), the embeddings of the steps so far
+become one state (global decoder), and the state becomes the tokens of the next row (local
+decoder). Paper, section 3.1.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax.numpy as jnp
+from flax import nnx
+from jax import Array
+
+from m4m_jax.errors import M4MError
+from m4m_jax.models.noise import Noise
+from m4m_jax.models.roformer import Cache, Stack, causal
+from m4m_jax.models.system import System
+from m4m_jax.music.simunote import Vocabulary, by_name
+
+ENCODERS = ("reference", "masked")
+
+
+@dataclasses.dataclass(frozen=True)
+class LMConfig:
+    """Sizes of a foundation LM.
+
+    encoder: "reference" attends to PADs, as the released weights need, so that a row's embedding
+    depends on how many it carries; "masked" does not, and reads rows of any N alike.
+    """
+
+    width: int
+    layers: int
+    heads: int
+    ffn: int
+    local_layers: int = 3
+    local_heads: int = 8
+    local_ffn: int = 768
+    positions: int = 1536
+    vocabulary: str = "plain"
+    encoder: str = "reference"
+
+    def __post_init__(self):
+        if self.encoder not in ENCODERS:
+            raise M4MError(f"encoder {self.encoder!r} is not one of {', '.join(ENCODERS)}")
+        for heads in (self.heads, self.local_heads):
+            if self.width % (2 * heads):
+                raise M4MError(f"width {self.width} does not divide into {heads} heads of even size")
+
+
+PRESETS = {
+    "tiny": LMConfig(128, 4, 4, 512, local_layers=2, local_heads=4, local_ffn=256),
+    "0": LMConfig(512, 6, 8, 1024),
+    "1": LMConfig(768, 12, 12, 3072),
+    "2": LMConfig(1024, 24, 16, 4096),
+    "3": LMConfig(1280, 32, 16, 5120),
+}
+"""Sizes 0 to 3 of the paper's implementation, and one that trains in a minute on two cores."""
+
+
+def preset(size: str, **changes) -> LMConfig:
+    """The configuration of a preset, with changes."""
+    if size not in PRESETS:
+        raise M4MError(f"no model size {size!r}; sizes are {', '.join(PRESETS)}")
+    return dataclasses.replace(PRESETS[size], **changes)
+
+
+class LM(System):
+    """The foundation LM, a system without a reference. B batch, T steps, D width, V tokens."""
+
+    def __init__(self, config: LMConfig, *, rngs: nnx.Rngs):
+        self.config = config
+        c, normal = config, nnx.initializers.normal(0.02)
+        local = (c.local_layers, c.width, c.local_heads, c.local_ffn, c.positions)
+        self.start_vector = nnx.Param(normal(rngs.params(), (c.width,)), axes=("embed",))
+        self.embedding = nnx.Embed(
+            self.vocabulary.size,
+            c.width,
+            embedding_init=normal,
+            embedding_metadata={"axes": ("vocab", "embed")},
+            rngs=rngs,
+        )
+        self.encoder = Stack(*local, rngs=rngs)
+        self.decoder = Stack(c.layers, c.width, c.heads, c.ffn, c.positions, rngs=rngs)
+        self.local_decoder = Stack(*local, rngs=rngs)
+        self.head = nnx.Linear(
+            c.width,
+            self.vocabulary.size,
+            kernel_init=normal,
+            kernel_metadata={"axes": ("embed", "vocab")},
+            bias_metadata={"axes": ("vocab",)},
+            rngs=rngs,
+        )
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """What the token ids mean."""
+        return by_name(self.config.vocabulary)
+
+    @property
+    def stacks(self) -> tuple[Stack, Stack, Stack]:
+        """Global decoder, local encoder, local decoder."""
+        return self.decoder, self.encoder, self.local_decoder
+
+    def encode(self, rows: Array, noise: Noise | None = None) -> Array:
+        """Embed rows int32 [..., 2N] -> [..., D]: SOS and the tokens, read at position 0."""
+        sos = jnp.full((*rows.shape[:-1], 1), self.vocabulary.sos, rows.dtype)
+        tokens = jnp.concatenate([sos, rows], axis=-1)  # [..., 1 + 2N]
+        mask = None
+        if self.config.encoder == "masked":
+            mask = (tokens != self.vocabulary.pad)[..., None, :]
+        rope = self.encoder.rope(slice(tokens.shape[-1]))
+        h = self.encoder(self.embedding(tokens), rope, mask, queries=1, noise=noise)
+        return h[..., 0, :]
+
+    def shift(self, steps: Array) -> Array:
+        """Step embeddings [..., T, D] -> the decoder's input: start vector, all but the last step."""
+        start = jnp.broadcast_to(self.start_vector[...], (*steps.shape[:-2], 1, steps.shape[-1]))
+        return jnp.concatenate([start, steps[..., :-1, :]], axis=-2)
+
+    def states(self, steps: Array, noise: Noise | None = None) -> Array:
+        """Step embeddings [..., T, D] -> global states [..., T, D]; state t has read steps < t."""
+        length = steps.shape[-2]
+        rope = self.decoder.rope(slice(length))
+        return self.decoder(self.shift(steps), rope, causal(length), noise=noise)
+
+    def token_logits(
+        self, states: Array, tokens: Array, position: Array, segment: Array, noise: Noise | None
+    ) -> Array:
+        """Logits of tokens that lie packed in blocks.
+
+        states [..., P, D]: the global state of each token's step. tokens int32 [..., P]: the
+        labels; those of a step stand together, in order. position [..., P]: place within the step.
+        segment [..., P]: tokens of equal segment are of one step. Returns [..., P, V].
+        """
+        before = jnp.roll(tokens, 1, axis=-1)  # its first entry is read by no step
+        h = jnp.where(position[..., None] == 0, states, self.embedding(before))
+        same = segment[..., :, None] == segment[..., None, :]
+        mask = same & causal(tokens.shape[-1])
+        h = self.local_decoder(h, self.local_decoder.rope(position), mask, noise=noise)
+        return self.head(h)
+
+    def next_logits(self, x: Array, caches: list[Cache]) -> tuple[Array, list[Cache]]:
+        """One position `x` [B, D] of the local decoder -> logits float32 [B, V], caches."""
+        h, caches = self.local_decoder.advance(x[:, None], caches)
+        return self.head(h[:, 0]).astype(jnp.float32), caches
+
+    @property
+    def lm(self) -> LM:
+        """Itself."""
+        return self
+
+    def target_states(
+        self, target: Array, reference: Array | None, noise: Noise | None = None
+    ) -> Array:
+        """Global states; a reference is not read (`System.target_states`)."""
+        return self.states(target, noise)
+
+    def start(self, reference: Array | None, batch: int, steps: int) -> tuple[Array, list[Cache]]:
+        """Begin a sequence (`System.start`)."""
+        carry = self.decoder.caches(batch, steps, self.start_vector.dtype)
+        start = jnp.broadcast_to(self.start_vector[...], (batch, self.config.width))
+        return self.advance(carry, start)
+
+    def advance(self, carry: list[Cache], step: Array) -> tuple[Array, list[Cache]]:
+        """Read one step (`System.advance`)."""
+        h, carry = self.decoder.advance(step[:, None], carry)
+        return h[:, 0], carry

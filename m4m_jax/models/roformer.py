@@ -1,0 +1,257 @@
+"""RoFormer layers: post-LayerNorm transformer layers with rotary positions.
+
+The layer of Su et al., "RoFormer: Enhanced Transformer with Rotary Position Embedding" (2021), in
+BERT's arrangement: biases everywhere, exact GELU, LayerNorm (eps 1e-12) after each residual.
+
+A layer has openings for what adapters need, and its attention can be called on its own; a linked
+system is a short loop over layers that uses them.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax import Array
+
+from m4m_jax.models.noise import Noise, at, dropout
+
+LAYER_NORM_EPSILON = 1e-12
+
+
+class PositionTable(nnx.Variable):
+    """Rotary angles [positions, head size]: sines in the first half, cosines in the second.
+
+    Not a parameter: nothing trains it. Converted weights may hold any numbers here, so the table
+    belongs to the model and is saved with it.
+    """
+
+
+class Cache(NamedTuple):
+    """Keys and values of the positions that a decoder layer has read so far.
+
+    keys, values: [B, S, H, d], filled up to `length` (int32 scalar).
+    """
+
+    keys: Array
+    values: Array
+    length: Array
+
+
+def sinusoids(positions: int, features: int) -> np.ndarray:
+    """Angles pos / 10000^(2i/d): their sines, then their cosines, float32 [positions, features]."""
+    frequency = 10000.0 ** (-np.arange(0, features, 2) / features)
+    angle = np.arange(positions)[:, None] * frequency  # [positions, features / 2]
+    return np.concatenate([np.sin(angle), np.cos(angle)], axis=-1).astype(np.float32)
+
+
+def rotate(x: Array, rope: Array) -> Array:
+    """Turn adjacent feature pairs (2i, 2i+1) of `x` [..., T, H, d] by the rows of `rope` [..., T, d].
+
+    The rotation is done in the table's precision (float32) and returned in that of `x`.
+    """
+    sin, cos = jnp.split(rope[..., None, :], 2, axis=-1)  # [..., T, 1, d / 2]
+    even, odd = x[..., 0::2], x[..., 1::2]
+    turned = jnp.stack([even * cos - odd * sin, odd * cos + even * sin], axis=-1)
+    return turned.reshape(x.shape).astype(x.dtype)
+
+
+def attend(q: Array, k: Array, v: Array, mask: Array | None, noise: Noise | None) -> Array:
+    """Scaled dot-product attention, softmax in float32.
+
+    q [..., T, H, d], k and v [..., S, H, d], mask bool, broadcastable to [..., T, S], True where a
+    query may look. Returns [..., T, H, d].
+    """
+    scores = jnp.einsum("...thd,...shd->...hts", q, k) / np.sqrt(q.shape[-1])
+    scores = scores.astype(jnp.promote_types(scores.dtype, jnp.float32))
+    if mask is not None:
+        scores = jnp.where(mask[..., None, :, :], scores, jnp.finfo(scores.dtype).min)
+    weights = dropout(jax.nn.softmax(scores, axis=-1).astype(q.dtype), noise)
+    return jnp.einsum("...hts,...shd->...thd", weights, v)
+
+
+class Linear(nnx.Linear):
+    """An affine map over the last axis, to which a low-rank update may be attached (`lora.py`)."""
+
+    def __init__(self, inputs: int, outputs: int, axes: tuple[str, str], *, rngs: nnx.Rngs):
+        super().__init__(
+            inputs,
+            outputs,
+            kernel_init=nnx.initializers.normal(0.02),
+            kernel_metadata={"axes": axes},
+            bias_metadata={"axes": axes[1:]},
+            rngs=rngs,
+        )
+        self.lora: nnx.Module | None = nnx.data(None)
+
+    def __call__(self, x: Array, noise: Noise | None = None) -> Array:
+        """`x` [..., inputs] -> [..., outputs]."""
+        y = super().__call__(x)
+        return y if self.lora is None else y + self.lora(x, noise)
+
+
+def layer_norm(width: int, rngs: nnx.Rngs) -> nnx.LayerNorm:
+    """LayerNorm as the reference computes it (two-pass variance)."""
+    return nnx.LayerNorm(
+        width,
+        epsilon=LAYER_NORM_EPSILON,
+        use_fast_variance=False,
+        scale_metadata={"axes": ("embed",)},
+        bias_metadata={"axes": ("embed",)},
+        rngs=rngs,
+    )
+
+
+class Attention(nnx.Module):
+    """Multi-head attention with its output map; queries and keys may come from different places."""
+
+    def __init__(self, width: int, heads: int, *, rngs: nnx.Rngs):
+        self.heads = heads
+        self.query = Linear(width, width, ("embed", "heads"), rngs=rngs)
+        self.key = Linear(width, width, ("embed", "heads"), rngs=rngs)
+        self.value = Linear(width, width, ("embed", "heads"), rngs=rngs)
+        self.output = Linear(width, width, ("heads", "embed"), rngs=rngs)
+
+    def split(self, x: Array) -> Array:
+        """[..., width] -> [..., H, d]."""
+        return x.reshape(*x.shape[:-1], self.heads, -1)
+
+    def __call__(
+        self,
+        x: Array,
+        source: Array,
+        *,
+        rope: tuple[Array, Array] | None = None,
+        mask: Array | None = None,
+        cache: Cache | None = None,
+        noise: Noise | None = None,
+    ) -> tuple[Array, Cache | None]:
+        """Attend from `x` [..., T, D] to `source` [..., S, D]; returns ([..., T, D], cache).
+
+        `rope` holds the table's rows of the queries and of the keys. With a cache, `source` is
+        what follows the positions already read: its keys and values are appended, and each query
+        sees the cache up to its own position.
+        """
+        q = self.split(self.query(x, at(noise, 0)))
+        k = self.split(self.key(source, at(noise, 1)))
+        v = self.split(self.value(source, at(noise, 2)))
+        if rope is not None:
+            q, k = rotate(q, rope[0]), rotate(k, rope[1])
+        if cache is not None:
+            cache, mask = extend(cache, k, v)
+            k, v = cache.keys, cache.values
+        mixed = attend(q, k, v, mask, at(noise, 3))
+        return self.output(mixed.reshape(*x.shape[:-1], -1), at(noise, 4)), cache
+
+
+def extend(cache: Cache, k: Array, v: Array) -> tuple[Cache, Array]:
+    """Append k, v [B, T, H, d]; returns the cache and the causal mask [T, S] of the new queries."""
+    zero = jnp.zeros((), jnp.int32)
+    start = (zero, cache.length, zero, zero)
+    keys = jax.lax.dynamic_update_slice(cache.keys, k.astype(cache.keys.dtype), start)
+    values = jax.lax.dynamic_update_slice(cache.values, v.astype(cache.values.dtype), start)
+    position = cache.length + jnp.arange(k.shape[1])
+    mask = jnp.arange(keys.shape[1])[None, :] <= position[:, None]
+    return Cache(keys, values, cache.length + k.shape[1]), mask
+
+
+class Layer(nnx.Module):
+    """Attention and a feed-forward part, each followed by its residual and LayerNorm."""
+
+    def __init__(self, width: int, heads: int, ffn: int, *, rngs: nnx.Rngs):
+        self.attention = Attention(width, heads, rngs=rngs)
+        self.attention_norm = layer_norm(width, rngs)
+        self.up = Linear(width, ffn, ("embed", "mlp"), rngs=rngs)
+        self.down = Linear(ffn, width, ("mlp", "embed"), rngs=rngs)
+        self.norm = layer_norm(width, rngs)
+
+    def __call__(
+        self,
+        h: Array,
+        rope: Array | None,
+        mask: Array | None = None,
+        cache: Cache | None = None,
+        *,
+        attn_in: Array | None = None,
+        attn_out: Array | None = None,
+        queries: int | None = None,
+        noise: Noise | None = None,
+    ) -> tuple[Array, Cache | None]:
+        """One layer on `h` [..., T, D]; returns (the layer's output, the extended cache).
+
+        rope: rows of the position table [..., T, d]. mask: bool [..., T, T], True where a query
+        may look; with a cache, attention is causal and no mask is taken.
+        attn_in: added to what q, k and v are made from, not to the residual.
+        attn_out: added to the attention's output, before its residual and LayerNorm.
+        queries: compute only the first so many positions, [..., queries, D].
+        """
+        source = h if attn_in is None else h + attn_in
+        x = source[..., :queries, :]
+        turn = None if rope is None else (rope[..., :queries, :], rope)
+        mixed, cache = self.attention(
+            x, source, rope=turn, mask=mask, cache=cache, noise=at(noise, 0)
+        )
+        if attn_out is not None:
+            mixed = mixed + attn_out
+        h = self.attention_norm(h[..., :queries, :] + dropout(mixed, at(noise, 1)))
+        inner = jax.nn.gelu(self.up(h), approximate=False)
+        return self.norm(h + dropout(self.down(inner), at(noise, 2))), cache
+
+
+class Stack(nnx.Module):
+    """Layers that share a position table. No input map, no input or final LayerNorm."""
+
+    def __init__(
+        self, layers: int, width: int, heads: int, ffn: int, positions: int, *, rngs: nnx.Rngs
+    ):
+        self.heads = heads
+        self.positions = PositionTable(jnp.asarray(sinusoids(positions, width // heads)))
+        self.layers = nnx.List([Layer(width, heads, ffn, rngs=rngs) for _ in range(layers)])
+
+    def rope(self, positions: Array | slice) -> Array:
+        """Rows of the position table, float32 [*positions, d]."""
+        return self.positions[...][positions]
+
+    def reset_positions(self) -> None:
+        """Make the position table true sines, whatever it held."""
+        self.positions[...] = jnp.asarray(sinusoids(*self.positions.shape))
+
+    def __call__(
+        self,
+        h: Array,
+        rope: Array,
+        mask: Array | None = None,
+        *,
+        queries: int | None = None,
+        noise: Noise | None = None,
+    ) -> Array:
+        """All layers on `h` [..., T, D]; the last one only for the first `queries` positions."""
+        last = len(self.layers) - 1
+        for i, layer in enumerate(self.layers):
+            only = queries if i == last else None
+            h, _ = layer(h, rope, mask, queries=only, noise=at(noise, i))
+        return h
+
+    def caches(self, batch: int, length: int, dtype: jnp.dtype) -> list[Cache]:
+        """Empty caches of `length` positions, one a layer."""
+        width = self.layers[0].attention.query.in_features
+        shape = (batch, length, self.heads, width // self.heads)
+        zero = jnp.zeros((), jnp.int32)
+        return [Cache(jnp.zeros(shape, dtype), jnp.zeros(shape, dtype), zero) for _ in self.layers]
+
+    def advance(self, h: Array, caches: list[Cache]) -> tuple[Array, list[Cache]]:
+        """The next positions `h` [B, T, D] through all layers, with what the caches hold."""
+        rope = self.rope(caches[0].length + jnp.arange(h.shape[1]))
+        extended = []
+        for layer, cache in zip(self.layers, caches, strict=True):
+            h, cache = layer(h, rope, cache=cache)
+            extended.append(cache)
+        return h, extended
+
+
+def causal(length: int) -> Array:
+    """Lower-triangular mask, bool [length, length]."""
+    return jnp.tril(jnp.ones((length, length), bool))

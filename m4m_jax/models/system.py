@@ -1,0 +1,95 @@
+"""What every model offers, alone or linked: a loss on packed batches, and sampling step by step.
+
+A system differs from the next only in how the target's global states come from the step
+embeddings of target and reference; how rows are embedded, decoded and scored is the same.
+"""
+
+from __future__ import annotations
+
+import abc
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import Array
+
+from m4m_jax.data.packing import PackedBatch
+from m4m_jax.models.noise import Noise, at, span_mask
+
+if TYPE_CHECKING:
+    from m4m_jax.models.lm import LM
+
+
+class System(nnx.Module, abc.ABC):
+    """A model that writes a target, with or without a reference. S shards, B batch, T steps."""
+
+    @property
+    @abc.abstractmethod
+    def lm(self) -> LM:
+        """The language model that writes the target."""
+
+    @abc.abstractmethod
+    def target_states(
+        self, target: Array, reference: Array | None, noise: Noise | None = None
+    ) -> Array:
+        """Step embeddings [..., T, D] of both -> the target's global states [..., T, D]."""
+
+    @abc.abstractmethod
+    def start(self, reference: Array | None, batch: int, steps: int) -> tuple[Array, Any]:
+        """Read references [B, T, D] and begin `batch` targets of up to `steps` steps.
+
+        Returns (the first step's state [B, D], what `advance` carries on).
+        """
+
+    @abc.abstractmethod
+    def advance(self, carry: Any, step: Array) -> tuple[Array, Any]:
+        """Read the embedding [B, D] of the step just written; returns (next state, carry)."""
+
+    def lm_noise(self, noise: Noise | None) -> Noise | None:
+        """The noise that the language model itself runs with: none where it is frozen."""
+        return noise
+
+    def hide(self, target: Array, noise: Noise | None) -> Array:
+        """Span masking of the target's step embeddings in training, where a system has a mask."""
+        mask = getattr(self, "masked_embedding", None)
+        if noise is None or mask is None:
+            return target
+        hidden = span_mask(noise.key, target.shape[:-1], noise.mask_rate)
+        return jnp.where(hidden[..., None], mask[...].astype(target.dtype), target)
+
+    def packed_logits(self, batch: PackedBatch, noise: Noise | None = None) -> Array:
+        """Logits [S, K, P, V] of each packed target token."""
+        embedded = self.lm.encode(batch.rows, self.lm_noise(at(noise, 0)))  # [S, R, D]
+        target = self.hide(gather(embedded, batch.target), at(noise, 1))  # [S, B, T, D]
+        reference = None if batch.reference is None else gather(embedded, batch.reference)
+        states = self.target_states(target, reference, at(noise, 2))
+        flat = states.reshape(states.shape[0], -1, states.shape[-1])  # [S, B T, D]
+        return self.lm.token_logits(
+            gather(flat, batch.step),
+            batch.tokens,
+            batch.position,
+            batch.step,
+            self.lm_noise(at(noise, 3)),
+        )
+
+    def packed_nll(self, batch: PackedBatch, noise: Noise | None = None) -> Array:
+        """Natural-log NLL float32 [S, K, P] of each packed target token, 0 where unused."""
+        logits = self.packed_logits(batch, noise)
+        return jnp.where(batch.step >= 0, token_nll(logits, batch.tokens), 0.0)
+
+    def loss(self, batch: PackedBatch, noise: Noise | None = None) -> tuple[Array, Array]:
+        """The sum of the NLL over real target tokens float32 [], and their number int32 []."""
+        return self.packed_nll(batch, noise).sum(), (batch.step >= 0).sum()
+
+
+def gather(rows: Array, index: Array) -> Array:
+    """`rows` [S, R, D] at `index` [S, ...] -> [S, ..., D]; an index of -1 gives some row."""
+    return jax.vmap(lambda r, i: r[i])(rows, index)
+
+
+def token_nll(logits: Array, tokens: Array) -> Array:
+    """Natural-log NLL float32 [...] of `tokens` [...] under `logits` [..., V]."""
+    logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
+    picked = jnp.take_along_axis(logits, tokens[..., None], axis=-1)[..., 0]
+    return jax.nn.logsumexp(logits, axis=-1) - picked

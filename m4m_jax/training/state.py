@@ -1,0 +1,41 @@
+"""What a training run carries from step to step, and what stays frozen beside it."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import Array
+
+from m4m_jax.models.adapter import AdapterParam
+from m4m_jax.models.lm import LM
+from m4m_jax.models.system import System
+from m4m_jax.training.optim import Hyper, Schedule, adamw
+
+
+class TrainState(NamedTuple):
+    """The trained parameters (float32), the optimiser's moments and the steps done (int32 [])."""
+
+    params: Any
+    moments: Any
+    step: Array
+
+
+def trained_variables(system: System) -> type[nnx.Variable]:
+    """The variable type that a system trains: its adapter, or the whole of a language model."""
+    return nnx.Param if isinstance(system, LM) else AdapterParam
+
+
+def split(system: System) -> tuple[nnx.GraphDef, Any, Any]:
+    """(graph, trained parameters, frozen base): the first is static, the others are pytrees."""
+    graph, trained, base = nnx.split(system, trained_variables(system), ...)
+    return graph, trained, base
+
+
+def init_state(params: Any) -> TrainState:
+    """The state before the first step."""
+    step = jnp.zeros((), jnp.int32)
+    moments = jax.jit(lambda p: adamw(Hyper(), Schedule(), step).init(p))(params)
+    return TrainState(params, moments, step)

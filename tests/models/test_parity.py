@@ -1,0 +1,160 @@
+"""Our models against the PyTorch build out of transformers' layers, and against the reference."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+from flax import nnx
+
+from m4m_jax.bench.torch_lm import FoundationLM, Size, causal_mask, run_layer
+from m4m_jax.bench.torch_systems import CrossAttentive
+from m4m_jax.convert.tables import CROSS, FOUNDATION
+from m4m_jax.convert.weights import load_tensors
+from m4m_jax.data.packing import pack, unpack
+from m4m_jax.models.adapter import AdapterParam
+from m4m_jax.models.cross import CrossAdapter
+from m4m_jax.models.lm import LM, LMConfig, preset
+from m4m_jax.models.roformer import causal
+from m4m_jax.models.system import System
+from m4m_jax.music.simunote import PLAIN
+from tests.golden import values as golden
+from tests.models.conftest import random_rows
+
+TOLERANCE = 1e-4  # of logits, in float32 with matmul precision "highest"
+NLL_WORST, NLL_MEAN = 5e-4, 5e-5  # nats a token, against the reference's own figures
+SMALL = Size(96, 4, 4, 160, local_layers=2, local_heads=2, local_ffn=112)
+
+
+def exercise(system: torch.nn.Module) -> torch.nn.Module:
+    """Give every parameter and position table random numbers, so that nothing hides behind 0."""
+    with torch.no_grad():
+        for name, tensor in system.state_dict(keep_vars=True).items():
+            tensor.copy_(torch.from_numpy(golden.value(name, tuple(tensor.shape))))
+    return system.eval()
+
+
+def numbers(system: torch.nn.Module) -> dict[str, np.ndarray]:
+    return {name: tensor.numpy() for name, tensor in system.state_dict().items()}
+
+
+def flax_lm(tensors: dict[str, np.ndarray], config: LMConfig) -> LM:
+    lm = LM(config, rngs=nnx.Rngs(0))
+    load_tensors(lm, tensors, FOUNDATION, ..., "the foundation's state")
+    return lm
+
+
+def flax_cross(tensors: dict[str, np.ndarray], lm: LM) -> CrossAdapter:
+    system = CrossAdapter(lm, rngs=nnx.Rngs(0))
+    load_tensors(system, tensors, CROSS, AdapterParam, "the adapter's state")
+    return system
+
+
+@pytest.fixture(scope="module")
+def theirs() -> FoundationLM:
+    return exercise(FoundationLM(SMALL))
+
+
+@pytest.fixture
+def ours(theirs) -> LM:
+    s = SMALL
+    config = LMConfig(s.width, s.layers, s.heads, s.ffn, s.local_layers, s.local_heads, s.local_ffn)
+    return flax_lm(numbers(theirs), config)
+
+
+def hidden(seed: int, *shape: int) -> np.ndarray:
+    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+
+
+def agree(got: jax.Array, want: torch.Tensor) -> None:
+    np.testing.assert_allclose(got, want.detach().numpy(), atol=TOLERANCE, rtol=0)
+
+
+def token_nll(system: System, target: np.ndarray, reference: np.ndarray | None = None):
+    batch = pack(target, reference, vocabulary=PLAIN)
+    return unpack(np.asarray(nnx.jit(lambda s, b: s.packed_nll(b))(system, batch)), batch)
+
+
+@pytest.mark.parametrize("stack", ["model", "local_encoder", "local_decoder"])
+def test_layer_with_openings_agrees(theirs, ours, stack):
+    mine = dict(model="decoder", local_encoder="encoder").get(stack, stack)
+    h, added, gained = hidden(0, 3, 2, 12, SMALL.width)
+    mask = None if stack == "local_encoder" else causal(12)
+    rope = getattr(ours, mine).rope(slice(12))
+    layer = getattr(ours, mine).layers[1]
+    got, _ = layer(jnp.asarray(h), rope, mask, attn_in=added, attn_out=gained)
+    h, added, gained = map(torch.from_numpy, (h, added, gained))
+    other = getattr(theirs, stack)
+    mask = None if stack == "local_encoder" else causal_mask(h)
+    want = run_layer(
+        other.layer[1], h, mask, other.rope(0, 12), attn_in=added, attn_out=gained
+    )
+    agree(got, want)
+
+
+def test_attention_alone_agrees(theirs, ours):
+    """Query from one place, keys and values from another, no positions."""
+    x, source = hidden(1, 2, 5, SMALL.width), hidden(2, 2, 9, SMALL.width)
+    attention = ours.decoder.layers[0].attention
+    got, _ = attention(jnp.asarray(x), jnp.asarray(source))
+    other = theirs.model.layer[0].attention
+    mixed = other.self(torch.from_numpy(x), encoder_hidden_states=torch.from_numpy(source))[0]
+    agree(got, other.output.dense(mixed))
+
+
+def test_local_encoder_agrees(theirs, ours):
+    rows = random_rows(0, 2, 20, 5)
+    agree(ours.encode(jnp.asarray(rows)), theirs.encode(torch.from_numpy(rows)))
+
+
+def test_global_decoder_agrees(theirs, ours):
+    steps = hidden(3, 2, 20, SMALL.width)
+    want = theirs.states(
+        torch.cat([theirs.start(2), torch.from_numpy(steps)[:, :-1]], 1), None
+    )
+    agree(ours.states(jnp.asarray(steps)), want)
+
+
+@pytest.mark.parametrize("max_notes", [1, 5, 16])
+def test_logits_of_the_whole_lm_agree(theirs, ours, max_notes):
+    rows = random_rows(1, 2, 20, max_notes)
+    with torch.no_grad():
+        want = theirs(torch.from_numpy(rows)).numpy()
+    batch = pack(rows, vocabulary=PLAIN)
+    got = unpack(np.asarray(nnx.jit(lambda s, b: s.packed_logits(b))(ours, batch)), batch)
+    real = rows != PLAIN.pad
+    np.testing.assert_allclose(got[real], want[real], atol=TOLERANCE, rtol=0)
+
+
+@pytest.mark.parametrize("max_notes", [5, 16])
+def test_logits_of_the_cross_adapter_agree(theirs, ours, max_notes):
+    linked = exercise(CrossAttentive(theirs))
+    reference, target = random_rows(2, 2, 20, max_notes), random_rows(3, 2, 20, max_notes)
+    with torch.no_grad():
+        want = linked(torch.from_numpy(target), torch.from_numpy(reference)).numpy()
+    system = flax_cross(numbers(linked), ours)
+    batch = pack(target, reference, vocabulary=PLAIN)
+    got = unpack(np.asarray(nnx.jit(lambda s, b: s.packed_logits(b))(system, batch)), batch)
+    real = target != PLAIN.pad
+    np.testing.assert_allclose(got[real], want[real], atol=TOLERANCE, rtol=0)
+
+
+def close_to_the_reference(got: np.ndarray, want: np.ndarray) -> None:
+    difference = np.abs(got - want)
+    assert difference.max() <= NLL_WORST
+    assert difference[want != 0].mean() <= NLL_MEAN
+
+
+def test_lm_gives_the_reference_nll():
+    figures = golden.figures()
+    lm = flax_lm(golden.state("foundation"), preset("0"))
+    got = token_nll(lm, figures["foundation_tokens"])
+    close_to_the_reference(got, figures["foundation_nll"])
+
+
+def test_cross_adapter_gives_the_reference_nll():
+    figures = golden.figures()
+    lm = flax_lm(golden.state("foundation"), preset("0"))
+    system = flax_cross(golden.state("cross"), lm)
+    got = token_nll(system, figures["chord_mel_target"], figures["chord_mel_reference"])
+    close_to_the_reference(got, figures["cross_chord_mel_nll"])
