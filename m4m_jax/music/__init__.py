@@ -2,8 +2,10 @@
 
 from m4m_jax.music.notes import NoteTable as NoteTable
 from m4m_jax.music.notes import Track as Track
+from m4m_jax.music.notes import midi_bytes as midi_bytes
 from m4m_jax.music.notes import parse_midi as parse_midi
 from m4m_jax.music.notes import read_midi as read_midi
+from m4m_jax.music.notes import write_midi as write_midi
 from m4m_jax.music.parts import SELECTORS as SELECTORS
 from m4m_jax.music.parts import select as select
 from m4m_jax.music.simunote import PLAIN as PLAIN

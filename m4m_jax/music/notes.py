@@ -12,6 +12,7 @@ import numpy as np
 from etils import epath
 
 from m4m_jax.errors import M4MError
+from m4m_jax.files import atomic_path
 from m4m_jax.music import grid, smf
 
 # Columns of NoteTable.notes.
@@ -22,6 +23,11 @@ DRUM_PROGRAM = 127
 
 _DRUM_CHANNEL = 9
 _MICROSECONDS_PER_MINUTE = 60_000_000
+
+# Of files that are written.
+_TICKS_PER_QUARTER = 480
+_TICKS_PER_STEP = _TICKS_PER_QUARTER // grid.STEPS_PER_QUARTER
+_SHORT = _TICKS_PER_STEP // 10  # rounds to no length; near enough to the grid to count as on it
 
 
 @dataclass(frozen=True)
@@ -118,8 +124,11 @@ class NoteTable:
             raise ValueError("tempos and meters must be sorted by step")
         if (self.tempos[:, 1] <= 0).any() or (self.meters[:, 1:] < 1).any():
             raise ValueError("tempos and meters must be positive")
-        if (np.log2(self.meters[:, 2]) % 1 != 0).any():
-            raise ValueError("a meter's denominator must be a power of two")
+        numerator, denominator = self.meters[:, 1], self.meters[:, 2]
+        if (numerator % 1 != 0).any() or (numerator > 255).any():
+            raise ValueError("a meter's numerator must be a whole number up to 255")
+        if (np.log2(denominator) % 1 != 0).any() or (denominator > 128).any():
+            raise ValueError("a meter's denominator must be a power of two up to 128")
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, NoteTable):
@@ -198,8 +207,8 @@ def parse_midi(data: bytes, name: str) -> NoteTable:
     - A part is one (program when the note ends, channel, track chunk); channel 10 is drums. Parts
       are numbered in the order in which their first notes end, chunk after chunk.
     - The song's length is the floor of the latest of: ends of notes, controllers and pitch bends on
-      a chunk's channel that has notes, time and key signatures, lyrics, texts. A note whose start
-      rounds to the length or past it is dropped.
+      a chunk's channel that has notes, time and key signatures of the first chunk, lyrics, texts. A
+      note whose start rounds to the length or past it is dropped.
 
     Tempi of 0 microseconds and metres with a numerator of 0 say nothing and are left out.
 
@@ -254,6 +263,153 @@ def parse_midi(data: bytes, name: str) -> NoteTable:
         meters=_meters(events, steps_at),
         off_grid=float((np.abs(exact - start) > 0.125).mean()),
     )
+
+
+def write_midi(table: NoteTable, path: epath.PathLike) -> None:
+    """Write a Standard MIDI File; see `midi_bytes`. It appears whole or not at all.
+
+    Raises:
+        M4MError: The file cannot be written, or as `midi_bytes`.
+    """
+    data = midi_bytes(table)
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(data)
+
+
+def midi_bytes(table: NoteTable) -> bytes:
+    """A Standard MIDI File of format 1, with 480 ticks a quarter note.
+
+    The first track chunk has tempo and metre, then comes a chunk for each part that has notes, with
+    its name and program, drums on channel 10. Read again, the file gives the same notes; it gives
+    the same table if that is in normal form, as every table is that such a file was read into:
+
+    - every part has notes, and its notes stand in the order in which they end; those of one pitch
+      that sound at once end together, and stand next to each other, by start;
+    - no note ends more than a step after `length`, and no metre starts more than a step after it;
+    - tempos and metres stand on whole ticks, tempos are whole microseconds a quarter note;
+    - `off_grid` is 0.
+
+    Otherwise: a note-off ends all notes of its pitch, so a part whose notes of one pitch overlap
+    and end at different times is spread over several chunks of one name and program. Parts without
+    notes are left out, and later ones get lower numbers.
+
+    Notes of no length last a tenth of a step, and end on the beat. Where no note reaches the end of
+    the song, a text event marks it. With up to 15 pitched chunks each has a channel of its own;
+    with more, chunks of equal program share one, and where there are more than 15 programs some
+    share a channel that players give a single sound.
+
+    Raises:
+        M4MError: A tempo too slow for a MIDI file (under 3.58 quarter notes a minute).
+    """
+    notes = table.notes
+    start = notes[:, STEP].astype(np.int64) * _TICKS_PER_STEP
+    end_step = notes[:, STEP].astype(np.int64) + notes[:, DURATION]
+    end = end_step * _TICKS_PER_STEP
+    empty = notes[:, DURATION] == 0
+    start[empty & (start > 0)] -= _SHORT
+    end[empty & (end == 0)] += _SHORT
+    # The floor of this end is the length, and the nearest step is the note's own.
+    end[end_step == table.length + 1] -= _SHORT
+    chunk, heads = _chunks_of(table, _layers(notes, start, end))
+    channel = np.array([h[0] for h in heads], np.int64)[chunk]
+
+    tracks = [_conductor(table, marked=int(end.max(initial=0)) < table.length * _TICKS_PER_STEP)]
+    on = np.stack([smf.NOTE_ON | channel, notes[:, PITCH], notes[:, VELOCITY]], axis=1)
+    off = np.stack([smf.NOTE_OFF | channel, notes[:, PITCH], np.full(len(notes), 64)], axis=1)
+    tick = np.concatenate([end, start])
+    message = np.concatenate([off, on]).astype(np.uint8)
+    # By chunk and tick; on one tick offsets before onsets, both in the order of the table.
+    order = np.lexsort((tick, np.tile(chunk, 2)))
+    bounds = np.cumsum([0, *(2 * np.bincount(chunk, minlength=len(heads)))])
+    for k, (_, head) in enumerate(heads):
+        these = order[bounds[k] : bounds[k + 1]]
+        tracks.append(smf.encode_track(head, tick[these], message[these]))
+    return smf.encode_file(_TICKS_PER_QUARTER, tracks)
+
+
+def _chunks_of(table: NoteTable, layer: np.ndarray) -> tuple[np.ndarray, list[tuple[int, bytes]]]:
+    """Spread the notes over track chunks, one for each layer of a track.
+
+    Returns:
+        chunk: int64 [n], the chunk of each note.
+        heads: For each chunk its channel, and its first events: name and program.
+    """
+    layers = int(layer.max(initial=0)) + 1
+    keys, chunk = np.unique(table.notes[:, TRACK] * layers + layer, return_inverse=True)
+    tracks = [table.tracks[k] for k in (keys // layers).tolist()]
+    heads = []
+    for track, channel in zip(tracks, _channels(tracks), strict=True):
+        head = bytes([0, smf.PROGRAM | channel, track.program])
+        if track.name:
+            head = b"\0" + smf.encode_meta(smf.META_TRACK_NAME, track.name.encode()) + head
+        heads.append((channel, head))
+    return chunk, heads
+
+
+def _layers(notes: np.ndarray, start: np.ndarray, end: np.ndarray) -> np.ndarray:
+    """Separate notes of one track and pitch that overlap without ending together.
+
+    Among notes that are joined by overlaps, each end has a layer of its own.
+
+    Args:
+        notes: int32 [n, 6].
+        start, end: int64 [n], ticks.
+
+    Returns:
+        int64 [n], 0 where nothing needs separating.
+    """
+    if not len(notes):
+        return start
+    voice = notes[:, TRACK].astype(np.int64) * 128 + notes[:, PITCH]
+    order = np.lexsort((end, start, voice))
+    voice, start, end = voice[order], start[order], end[order]
+    # Ends are made to rise from voice to voice, so that one running maximum serves them all.
+    rise = voice * (int(end.max()) + 1)
+    reach = np.maximum.accumulate(rise + end)
+    joined = np.concatenate([[False], (rise + start)[1:] < reach[:-1]])
+    cluster = np.cumsum(~joined)
+    ends, inverse = np.unique(np.stack([cluster, end]), axis=1, return_inverse=True)
+    first = np.searchsorted(ends[0], ends[0])
+    layer = np.empty(len(order), np.int64)
+    layer[order] = (np.arange(ends.shape[1]) - first)[inverse.ravel()]
+    return layer
+
+
+def _channels(tracks: list[Track]) -> list[int]:
+    """A channel for each chunk: its own while there are enough, else that of its program."""
+    pitched = [c for c in range(16) if c != _DRUM_CHANNEL]
+    owner: dict[object, int] = {}
+    shared = sum(not t.is_drum for t in tracks) > len(pitched)
+    channels = []
+    for k, track in enumerate(tracks):
+        key = track.program if shared else k
+        if not track.is_drum:
+            owner.setdefault(key, pitched[len(owner) % len(pitched)])
+        channels.append(_DRUM_CHANNEL if track.is_drum else owner[key])
+    return channels
+
+
+def _conductor(table: NoteTable, *, marked: bool) -> bytes:
+    """The chunk of tempo and metre, and if `marked` a text at the end of the song."""
+    events: list[tuple[int, bytes]] = []
+    for step, numerator, denominator in table.meters.tolist():
+        payload = bytes([int(numerator), int(denominator).bit_length() - 1, 24, 8])
+        events.append((_tick(step), smf.encode_meta(smf.META_TIME_SIGNATURE, payload)))
+    for step, tempo in table.tempos.tolist():
+        microseconds = round(_MICROSECONDS_PER_MINUTE / tempo)
+        if not 0 < microseconds < 1 << 24:
+            raise M4MError(f"a tempo of {tempo:.3g} quarter notes a minute has no place in MIDI")
+        payload = microseconds.to_bytes(3, "big")
+        events.append((_tick(step), smf.encode_meta(smf.META_TEMPO, payload)))
+    if marked:
+        events.append((_tick(table.length), smf.encode_meta(smf.META_TEXT, b"end")))
+    events.sort(key=lambda event: event[0])
+    ticks = np.array([tick for tick, _ in events], np.int64)
+    return smf.encode_track(b"", ticks, [message for _, message in events])
+
+
+def _tick(step: float) -> int:
+    return round(step * _TICKS_PER_STEP)
 
 
 def _pair(events: smf.Events) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -359,13 +515,11 @@ def _last_step(
     with_notes = np.zeros(events.chunks * 16, bool)
     with_notes[_stream(events, offsets)] = True
     counts[controls] = with_notes[_stream(events, controls)]
-    for meta in (
-        smf.META_TIME_SIGNATURE,
-        smf.META_KEY_SIGNATURE,
-        smf.META_LYRIC,
-        smf.META_TEXT,
-    ):
+    for meta in (smf.META_LYRIC, smf.META_TEXT):
         counts[events.metas(meta)] = True
+    for meta in (smf.META_TIME_SIGNATURE, smf.META_KEY_SIGNATURE):
+        signatures = events.metas(meta)
+        counts[signatures[events.chunk[signatures] == 0]] = True
     return float(steps_at[counts].max())
 
 
@@ -384,7 +538,7 @@ def _track_names(events: smf.Events) -> dict[int, str]:
 
 
 def _tempos(events: smf.Events, steps_at: np.ndarray) -> np.ndarray:
-    rows = []
+    rows: list[tuple[float, ...]] = []
     for index in events.metas(smf.META_TEMPO).tolist():
         if microseconds := int.from_bytes(events.payload_of(index)[:3], "big"):
             rows.append((steps_at[index], _MICROSECONDS_PER_MINUTE / microseconds))
@@ -392,7 +546,7 @@ def _tempos(events: smf.Events, steps_at: np.ndarray) -> np.ndarray:
 
 
 def _meters(events: smf.Events, steps_at: np.ndarray) -> np.ndarray:
-    rows = []
+    rows: list[tuple[float, ...]] = []
     for index in events.metas(smf.META_TIME_SIGNATURE).tolist():
         payload = events.payload_of(index)
         if len(payload) >= 2 and payload[0] and payload[1] < 8:

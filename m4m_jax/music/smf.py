@@ -1,4 +1,4 @@
-"""Standard MIDI File bytes to flat arrays of events.
+"""Standard MIDI File bytes to flat arrays of events, and back.
 
 Follows the Standard MIDI Files 1.0 specification, formats 0, 1 and 2. An event's length depends on
 its status, and a status may be implied by the event before (running status), so the start of an
@@ -218,7 +218,7 @@ def _follow(
     nodes: list[int] = []
     counts: list[int] = []
     none = len(links) - 1
-    view = memoryview(links)
+    view = links.data
     visit = nodes.append
     for start, end in zip(starts.tolist(), ends.tolist(), strict=True):
         first, node = len(nodes), start
@@ -262,3 +262,44 @@ def _vlq(b: np.ndarray, at: np.ndarray, size: np.ndarray) -> np.ndarray:
         here = np.minimum(at[longer] + k, len(b) - 1)
         value[longer] = value[longer] * 128 + (b[here] & 0x7F)
     return value
+
+
+def encode_file(ticks_per_quarter: int, tracks: list[bytes]) -> bytes:
+    """A format 1 file of track chunks made by `encode_track`."""
+    header = struct.pack(">4sIHHH", b"MThd", 6, 1, len(tracks), ticks_per_quarter)
+    return header + b"".join(struct.pack(">4sI", b"MTrk", len(t)) + t for t in tracks)
+
+
+def encode_track(head: bytes, tick: np.ndarray, message: list[bytes] | np.ndarray) -> bytes:
+    """The contents of a track chunk, end mark included.
+
+    Args:
+        head: Events at tick 0, encoded with their delta times.
+        tick: int [e], ascending, when each of the other events happens.
+        message: The events without delta times: uint8 [e, 3], or bytes of any length.
+    """
+    delta = np.diff(np.asarray(tick, np.int64), prepend=0)
+    if isinstance(message, np.ndarray):
+        shifts = np.array([21, 14, 7, 0])
+        digits = (delta[:, None] >> shifts) & 0x7F
+        digits[:, :3] |= 0x80
+        written = np.concatenate([digits.astype(np.uint8), message], axis=1)
+        used = np.ones(written.shape, bool)
+        used[:, :3] = delta[:, None] >= (1 << shifts[:3])
+        body = written[used].tobytes()
+    else:
+        body = b"".join(encode_number(d) + m for d, m in zip(delta.tolist(), message, strict=True))
+    return head + body + b"\x00\xff\x2f\x00"
+
+
+def encode_number(value: int) -> bytes:
+    """A variable-length number, of at most four bytes."""
+    digits = [value & 0x7F]
+    while value := value >> 7:
+        digits.append(value & 0x7F | 0x80)
+    return bytes(reversed(digits))
+
+
+def encode_meta(kind: int, payload: bytes) -> bytes:
+    """A meta event, without its delta time."""
+    return bytes([META, kind]) + encode_number(len(payload)) + payload
