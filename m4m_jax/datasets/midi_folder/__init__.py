@@ -1,0 +1,1 @@
+"""The MIDI files of any folder."""

@@ -1,0 +1,1 @@
+"""The Nottingham folk tunes: melodies with chords."""

@@ -1,0 +1,324 @@
+"""Data sets on disk: building them, finding them, opening their splits."""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import importlib
+import io
+import json
+import os
+import re
+import shlex
+import uuid
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from etils import epath
+
+from m4m_jax.datasets import record
+from m4m_jax.datasets.ingest import SPLITS, Progress, Report
+from m4m_jax.datasets.record import Song
+from m4m_jax.errors import M4MError
+from m4m_jax.music.notes import NoteTable
+
+# Data sets of folders take a name of their own, as in midi_folder/NAME.
+NAMES = ("bach_chorales", "nottingham", "midi_folder")
+_NEED_SOURCE = ("nottingham", "midi_folder")
+_NAMED = ("midi_folder",)
+_DEFAULT_CONFIG = "default"
+
+
+@dataclass(frozen=True)
+class DatasetInfo:
+    """A data set that has been built.
+
+    Attributes:
+        name: as `build` was given it, with the configuration where there is one.
+        directory: where its records, `report.json` and TFDS's metadata are.
+        parts: names of parts, to the selectors that they stand for.
+        splits: how many songs each split has.
+        source: the folder that it was built from.
+    """
+
+    name: str
+    directory: epath.Path
+    parts: dict[str, str]
+    splits: dict[str, int]
+    source: str
+
+    @property
+    def report(self) -> Report:
+        """What became of the files at the build."""
+        return Report.from_json((self.directory / "report.json").read_text())
+
+
+class Songs:
+    """The songs of one split, in the order of their names, read from disk when asked for.
+
+    It has `len()`, `songs[i]` gives a `NoteTable` and `songs.song(i)` the `Song` with its name and
+    content hash. It pickles, so that it can go to worker processes.
+
+    Attributes:
+        parts: the data set's names of parts, to the selectors that they stand for.
+    """
+
+    def __init__(self, directory: epath.PathLike, split: str, parts: Mapping[str, str]):
+        self.parts = dict(parts)
+        self._directory = os.fspath(directory)
+        self._split = split
+        self._records = _open_records(self._directory, split)
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def __getitem__(self, index: int) -> NoteTable:
+        return self.song(index).table
+
+    def __iter__(self) -> Iterator[NoteTable]:
+        return (self[index] for index in range(len(self)))
+
+    def song(self, index: int) -> Song:
+        """Return song number `index`, with its name and content hash."""
+        if not 0 <= index < len(self):
+            raise IndexError(f"song {index} of {len(self)}")
+        return record.decode(self._records[index])
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"directory": self._directory, "split": self._split, "parts": self.parts}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(**state)  # type: ignore[misc]
+
+    def __repr__(self) -> str:
+        return f"Songs({self._directory!r}, {self._split!r})"
+
+
+def _open_records(directory: str, split: str) -> Any:
+    import tensorflow_datasets as tfds
+
+    builder = tfds.builder_from_directory(directory)
+    # TFDS cannot store a split without songs.
+    return builder.as_data_source(split) if split in builder.info.splits else []
+
+
+def default_data_dir() -> epath.Path:
+    """Return TFDS's own folder: $TFDS_DATA_DIR, or ~/tensorflow_datasets."""
+    from tensorflow_datasets.core import constants
+
+    return epath.Path(constants.DATA_DIR).expanduser()
+
+
+def build_command(name: str, source: str = "", data_dir: epath.PathLike | None = None) -> str:
+    """Return the command line that builds a data set."""
+    base, config = _parse(name)
+    words = ["m4m", "data", "build", base]
+    if base in _NEED_SOURCE or source:
+        words += ["--source", source or "DIR"]
+    if config and config != _DEFAULT_CONFIG:
+        words += ["--name", config]
+    if data_dir is not None:
+        words += ["--data-dir", os.fspath(data_dir)]
+    return shlex.join(words)
+
+
+def build(
+    name: str,
+    source: epath.PathLike | None = None,
+    data_dir: epath.PathLike | None = None,
+    *,
+    workers: int | None = None,
+    time_limit: float = 60.0,
+    progress: Progress | None = None,
+    quality: bool = True,
+) -> Report:
+    """Build a data set, in place of one of that name that is there already.
+
+    The new one takes the old one's place only when it is whole. A file that cannot be used is
+    entered in the report, which is also in the data set's folder as `report.json`.
+
+    Args:
+        name: `bach_chorales`, `nottingham`, or `midi_folder/NAME` with a NAME of your own
+            (`midi_folder` alone means `midi_folder/default`).
+        source: the folder with the songs; `bach_chorales` has its own.
+        data_dir: where data sets live; TFDS's default when `None`.
+        workers: processes to read files with; as many as there are cores when `None`. The records
+            do not depend on it.
+        time_limit: seconds that reading one file may take.
+        progress: called with the numbers of files done and of all files.
+        quality: whether `midi_folder` applies the quality filter.
+
+    Raises:
+        M4MError: no such data set or folder; no file that can be used; another folder's data set is
+            there under this name; the data set cannot be written.
+    """
+    base, config = _parse(name)
+    if source is None and base in _NEED_SOURCE:
+        raise M4MError(f"{base} is built from a folder: {build_command(name)}")
+    if workers is not None and workers < 1:
+        raise M4MError(f"{workers} workers cannot build a data set; give 1 or more")
+    root = _root(data_dir)
+    if source is not None:
+        source = os.path.abspath(os.path.expanduser(source)) if _is_local(source) else source
+        _refuse_other_source(name, os.fspath(source), root)
+    try:
+        with _workplace(root) as workplace:
+            builder = _builder(base, config, source, workplace, quality)
+            report = builder.ingest(workers=workers, time_limit=time_limit, progress=progress)
+            _write(builder)
+            _replace(_directory(root, name), epath.Path(builder.data_dir))
+    except OSError as error:
+        raise M4MError(
+            f"{root}: the data set {name} cannot be written ({error.strerror or error})"
+        ) from error
+    return report
+
+
+def is_built(name: str, data_dir: epath.PathLike | None = None) -> bool:
+    """Say whether `open_split` would find this data set, whole and of this record version."""
+    try:
+        info(name, data_dir)
+    except M4MError:
+        return False
+    return True
+
+
+def info(name: str, data_dir: epath.PathLike | None = None) -> DatasetInfo:
+    """Return what there is to know of a data set that has been built.
+
+    Raises:
+        M4MError: no such data set; it has not been built, or by another version of this package.
+    """
+    import tensorflow_datasets as tfds
+
+    base, config = _parse(name)
+    directory = _find(name, data_dir)
+    metadata = json.loads((directory / "metadata.json").read_text())
+    if metadata.get("record_version") != record.RECORD_VERSION:
+        command = build_command(name, metadata.get("source", ""), data_dir)
+        raise M4MError(
+            f"{directory}: built with record version {metadata.get('record_version')}, and this is"
+            f" version {record.RECORD_VERSION}; build it again: {command}"
+        )
+    splits = tfds.builder_from_directory(directory).info.splits
+    return DatasetInfo(
+        name=f"{base}/{config}" if config else base,
+        directory=directory,
+        parts=metadata["parts"],
+        splits={s: splits[s].num_examples if s in splits else 0 for s in SPLITS},
+        source=metadata["source"],
+    )
+
+
+def open_split(name: str, split: str, data_dir: epath.PathLike | None = None) -> Songs:
+    """Open the songs of one split: `train`, `validation` or `test`.
+
+    Raises:
+        M4MError: no such split, or as `info`.
+    """
+    if split not in SPLITS:
+        raise M4MError(f"{name} has no split {split!r}; it has {', '.join(SPLITS)}")
+    built = info(name, data_dir)
+    return Songs(built.directory, split, built.parts)
+
+
+def _parse(name: str) -> tuple[str, str | None]:
+    """Split a data set's name into its builder's and its configuration's."""
+    base, slash, config = name.partition("/")
+    if base not in NAMES:
+        near = difflib.get_close_matches(base, NAMES, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(NAMES)}"
+        raise M4MError(f"no data set {base!r}; {hint}")
+    if base not in _NAMED:
+        if slash:
+            raise M4MError(f"{base} takes no name of its own, and {config!r} was given")
+        return base, None
+    config = config if slash else _DEFAULT_CONFIG
+    if not re.fullmatch(r"[A-Za-z0-9_-]+", config):
+        raise M4MError(f"{name!r}: the name after the slash may have letters, digits, _ and -")
+    return base, config
+
+
+def _builder(
+    base: str,
+    config: str | None,
+    source: epath.PathLike | None,
+    data_dir: epath.Path,
+    quality: bool,
+) -> Any:
+    module = importlib.import_module(f"m4m_jax.datasets.{base}.{base}_dataset_builder")
+    arguments: dict[str, Any] = {"source": source, "data_dir": data_dir}
+    if config is not None:
+        arguments["config"] = module.MidiFolderConfig(name=config, quality=quality)
+    return module.Builder(**arguments)
+
+
+def _root(data_dir: epath.PathLike | None) -> epath.Path:
+    return default_data_dir() if data_dir is None else epath.Path(data_dir).expanduser()
+
+
+def _directory(root: epath.Path, name: str) -> epath.Path:
+    base, config = _parse(name)
+    folder = root / base / config if config else root / base
+    return folder / f"{record.RECORD_VERSION}.0.0"
+
+
+def _find(name: str, data_dir: epath.PathLike | None) -> epath.Path:
+    """Return the folder of a built data set, of this record version if there is one."""
+    directory = _directory(_root(data_dir), name)
+    if (directory / "metadata.json").exists():
+        return directory
+    others = directory.parent.glob("[0-9]*.0.0/metadata.json")
+    if found := sorted(others, key=lambda path: int(path.parent.name.split(".")[0])):
+        return found[-1].parent
+    raise M4MError(
+        f"{directory.parent}: the data set {name} has not been built; build it:"
+        f" {build_command(name, data_dir=data_dir)}"
+    )
+
+
+def _refuse_other_source(name: str, source: str, root: epath.Path) -> None:
+    """Keep a folder's data set from silently taking another folder's place."""
+    base, _ = _parse(name)
+    path = _directory(root, name) / "metadata.json"
+    if base not in _NAMED or not path.exists():
+        return
+    there = json.loads(path.read_text()).get("source")
+    if there != source:
+        raise M4MError(
+            f"{path.parent}: {name} was built from {there}; give another --name, or remove that"
+            " folder first"
+        )
+
+
+def _is_local(path: epath.PathLike) -> bool:
+    return "://" not in os.fspath(path)
+
+
+@contextlib.contextmanager
+def _workplace(root: epath.Path) -> Iterator[epath.Path]:
+    """Give a folder beside the data sets to build in; it is gone afterwards."""
+    folder = root / f".building-{uuid.uuid4().hex[:8]}"
+    folder.mkdir(parents=True)
+    try:
+        yield folder
+    finally:
+        folder.rmtree(missing_ok=True)
+
+
+def _write(builder: Any) -> None:
+    """Write the songs that the builder has read, without TFDS's own progress on the console."""
+    import tensorflow_datasets as tfds
+
+    tfds.disable_progress_bar()
+    with contextlib.redirect_stdout(io.StringIO()):
+        builder.download_and_prepare(file_format="array_record")
+
+
+def _replace(target: epath.Path, new: epath.Path) -> None:
+    """Put a whole data set in its place. The old one is moved out of the way first, not removed."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if target.exists():
+        target.rename(new.parent / "replaced")
+    new.rename(target)
