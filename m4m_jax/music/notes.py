@@ -283,8 +283,8 @@ def midi_bytes(table: NoteTable) -> bytes:
     its name and program, drums on channel 10. Read again, the file gives the same notes; it gives
     the same table if that is in normal form, as every table is that such a file was read into:
 
-    - every part has notes, and its notes stand in the order in which they end; those of one pitch
-      that sound at once end together, and stand next to each other, by start;
+    - every part has notes, and they stand in the order in which they end; those of one pitch that
+      sound at once end together, and stand next to each other, by start;
     - no note ends more than a step after `length`, and no metre starts more than a step after it;
     - tempos and metres stand on whole ticks, tempos are whole microseconds a quarter note;
     - `off_grid` is 0.
@@ -293,23 +293,16 @@ def midi_bytes(table: NoteTable) -> bytes:
     and end at different times is spread over several chunks of one name and program. Parts without
     notes are left out, and later ones get lower numbers.
 
-    Notes of no length last a tenth of a step, and end on the beat. Where no note reaches the end of
-    the song, a text event marks it. With up to 15 pitched chunks each has a channel of its own;
-    with more, chunks of equal program share one, and where there are more than 15 programs some
-    share a channel that players give a single sound.
+    Notes of no length last at most a tenth of a step, and end on the grid. Where no note reaches
+    the end of the song, a text event marks it. With up to 15 pitched chunks each has a channel of
+    its own; with more, chunks of equal program share one, and where there are more than 15
+    programs some share a channel that players give a single sound.
 
     Raises:
         M4MError: A tempo too slow for a MIDI file (under 3.58 quarter notes a minute).
     """
     notes = table.notes
-    start = notes[:, STEP].astype(np.int64) * _TICKS_PER_STEP
-    end_step = notes[:, STEP].astype(np.int64) + notes[:, DURATION]
-    end = end_step * _TICKS_PER_STEP
-    empty = notes[:, DURATION] == 0
-    start[empty & (start > 0)] -= _SHORT
-    end[empty & (end == 0)] += _SHORT
-    # The floor of this end is the length, and the nearest step is the note's own.
-    end[end_step == table.length + 1] -= _SHORT
+    start, end = _ticks(notes, table.length)
     chunk, heads = _chunks_of(table, _layers(notes, start, end))
     channel = np.array([h[0] for h in heads], np.int64)[chunk]
 
@@ -325,6 +318,43 @@ def midi_bytes(table: NoteTable) -> bytes:
         these = order[bounds[k] : bounds[k + 1]]
         tracks.append(smf.encode_track(head, tick[these], message[these]))
     return smf.encode_file(_TICKS_PER_QUARTER, tracks)
+
+
+def _ticks(notes: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray]:
+    """When each note starts and ends, int64 [n] both.
+
+    Everything is on the grid but what needs a moment more. A note of no length starts up to a tenth
+    of a step early. It cannot start before a note of its pitch has ended; where one ends on the
+    same step, that one and what ends between the two end early in turn.
+    """
+    step, duration = notes[:, STEP].astype(np.int64), notes[:, DURATION].astype(np.int64)
+    end_step = step + duration
+    empty = duration == 0
+    # Turns: those of a track that end on one step, in their order; a note of no length whose pitch
+    # has already ended takes the next turn.
+    place = notes[:, TRACK].astype(np.int64) * (int(end_step.max(initial=0)) + 1) + end_step
+    first_of_pitch = np.zeros(len(notes), bool)
+    first_of_pitch[np.unique(place * 128 + notes[:, PITCH], return_index=True)[1]] = True
+    order = np.argsort(place, kind="stable")
+    taken = np.cumsum((empty & ~first_of_pitch)[order])
+    places, group = np.unique(place[order], return_inverse=True)
+    last = np.searchsorted(place[order], places, side="right") - 1
+    left = np.empty(len(notes), np.int64)
+    left[order] = taken[last][group] - taken
+    turns = np.empty(len(notes), np.int64)
+    turns[order] = np.diff(taken[last], prepend=0)[group] + 1
+    moment = np.maximum(_SHORT // turns, 1)
+
+    end = end_step * _TICKS_PER_STEP - left * moment
+    start = np.where(empty, end - moment, step * _TICKS_PER_STEP)
+    # Nothing starts before the song does.
+    early = empty & (step == 0)
+    late = (turns * moment)[early]
+    start[early] += late
+    end[early] += late
+    # The floor of this end is the length, and the nearest step is the note's own.
+    end[end_step == length + 1] -= _SHORT
+    return start, end
 
 
 def _chunks_of(table: NoteTable, layer: np.ndarray) -> tuple[np.ndarray, list[tuple[int, bytes]]]:
