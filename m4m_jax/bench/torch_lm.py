@@ -68,16 +68,18 @@ def run_layer(
     mask: Tensor | None,
     rope: Tensor,
     cache: DynamicCache | None = None,
-    attn_in: Tensor | float = 0.0,
-    attn_out: Tensor | float = 0.0,
+    attn_in: Tensor | None = None,
+    attn_out: Tensor | None = None,
 ) -> Tensor:
     """One RoFormer layer [B, T, D] -> [B, T, D] with openings for adapters.
 
     `attn_in` is added to what queries, keys and values are made from, `attn_out` to the
     attention's output before that sub-layer's residual and LayerNorm.
     """
-    attended = layer.attention.self(h + attn_in, mask, rope, past_key_values=cache)[0]
-    return layer.feed_forward_chunk(layer.attention.output(attended, h + attn_out))
+    source = h if attn_in is None else h + attn_in
+    residual = h if attn_out is None else h + attn_out
+    attended = layer.attention.self(source, mask, rope, past_key_values=cache)[0]
+    return layer.feed_forward_chunk(layer.attention.output(attended, residual))
 
 
 class Stack(nn.Module):

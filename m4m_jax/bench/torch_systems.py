@@ -154,8 +154,8 @@ class CrossAttentive(Adapter):
         stack, h = self.lm.model, inputs
         mask, rope = causal_mask(h, first), stack.rope(first, h.shape[1])
         for i, layer in enumerate(stack.layer):
-            link, linked = divmod(i, self.skip)
-            gain = 0.0 if linked else self.yinyang_attn[link](h, context[link], first)
+            link, between = divmod(i, self.skip)
+            gain = None if between else self.yinyang_attn[link](h, context[link], first)
             h = run_layer(layer, h, mask, rope, cache, attn_out=gain)
         return h
 
