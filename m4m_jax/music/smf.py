@@ -83,40 +83,50 @@ def read_events(data: bytes, name: str) -> Events:
     """
     ticks_per_quarter, starts, ends = _chunks(data, name)
     raw = np.frombuffer(data, np.uint8)
-    # 0xFF in the padding is no data byte, so that nothing valid reaches into it.
     padded = np.concatenate([raw, np.full(_PAD, 0xFF, np.uint8)])
     delta_size, links = _links(padded, ends)
-    nodes, counts = _follow(links, starts, ends, len(padded), data, name)
+    nodes, counts, stops = _follow(links, starts, ends)
+    position = np.where(nodes < len(padded), nodes, nodes - len(padded))
 
-    position = nodes % len(padded)
-    status_at = position + delta_size[position]
+    size = delta_size[position]
+    status_at = position + size
     first = padded[status_at]
     explicit = first >= 0x80
-    # Running status: the last channel status so far (every chain was checked to have one).
-    channel_status = explicit & (first < 0xF0)
+    # Running status: the last status so far that is not a meta event's.
     index = np.arange(len(first))
-    source = np.maximum.accumulate(np.where(channel_status, index, 0))
-    status = np.where(explicit, first, first[source]).astype(np.uint8)
+    source = np.maximum.accumulate(np.where(explicit & (first != META), index, 0))
+    status = np.where(explicit, first, first[source])
     data_at = status_at + explicit
-
+    data1, data2 = padded[data_at], padded[data_at + 1]
     chunk = np.repeat(np.arange(len(starts), dtype=np.int32), counts)
-    clock = np.cumsum(_vlq(padded, position, delta_size[position]))
-    chunk_start = np.cumsum(counts) - counts
-    before = np.concatenate([[0], clock])[chunk_start]
+    data_bytes = _DATA_BYTES[status]
+    no_status = ~explicit & ((source < (np.cumsum(counts) - counts)[chunk]) | (status >= 0xF0))
+    bad_data = (data_bytes > 0) & (data1 >= 0x80) | (data_bytes == 2) & (data2 >= 0x80)
+    broken = np.flatnonzero(stops != ends)
+    bad = np.flatnonzero(no_status | bad_data)
+    if len(bad) and (not len(broken) or chunk[bad[0]] <= broken[0]):
+        what = "without a status" if no_status[bad[0]] else "with a data byte above 127"
+        raise M4MError(f"{name}: damaged (an event {what} at byte {position[bad[0]]})")
+    if len(broken):
+        at, end = int(stops[broken[0]]), int(ends[broken[0]])
+        raise M4MError(f"{name}: {_what_is_wrong(data, at, end)}")
+
+    clock = np.concatenate([[0], np.cumsum(_vlq(padded, position, size))])
+    before = clock[np.cumsum(counts) - counts]
     payload, payload_size = np.zeros(len(first), np.int64), np.zeros(len(first), np.int64)
     meta = np.flatnonzero(first == META)
     length_at = status_at[meta] + 2
-    length_size = delta_size[length_at].astype(np.int64)
+    length_size = delta_size[length_at]
     payload[meta] = length_at + length_size
     payload_size[meta] = _vlq(padded, length_at, length_size)
     return Events(
         ticks_per_quarter=ticks_per_quarter,
         chunks=len(starts),
         chunk=chunk,
-        tick=clock - np.repeat(before, counts),
+        tick=clock[1:] - np.repeat(before, counts),
         status=status,
-        data1=padded[data_at],
-        data2=padded[data_at + 1],
+        data1=data1,
+        data2=data2,
         payload=payload,
         payload_size=payload_size,
         data=data,
@@ -162,78 +172,75 @@ def _chunks(data: bytes, name: str) -> tuple[int, np.ndarray, np.ndarray]:
 def _links(b: np.ndarray, ends: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """For every byte: the size of a number starting there, and the next event's start.
 
-    A node is `running * len(b) + position`, `running` being the number of data bytes that an event
-    without a status of its own has (0: it may not omit its status).
+    A node is a byte's position, plus `len(b)` where an event without a status of its own has two
+    data bytes and not one. What the events hold is not checked here.
 
     Returns:
         delta_size: uint8 [len(b)], bytes of the variable-length number there (5: no such number).
-        links: int32 [3 * len(b) + 1], the node of the next event; the last index (a node without
-            a link) where there is none, because a chunk ends there or no event can start there.
+        links: int32 [2 * len(b) + 1], the node of the next event; the last index, which links to
+            itself, where a chunk ends or where there is no end to an event.
     """
     size = len(b)
-    none = 3 * size
-    data_byte = b < 0x80
-    more = (~data_byte).view(np.uint8)
-    ahead = [np.concatenate([more[k:], np.ones(k, np.uint8)]) for k in range(4)]
+    none = 2 * size
+    more = (b >> 7).astype(np.uint8)
+    ahead = np.ones((4, size), np.uint8)
+    for k in range(4):
+        ahead[k, : size - k] = more[k:]
     delta_size = 1 + ahead[0] * (1 + ahead[1] * (1 + ahead[2] * (1 + ahead[3])))
 
-    # The end of an event whose status byte is at s, and the running status after it.
-    position = np.arange(size, dtype=np.int32)
-    data_bytes = _DATA_BYTES[b]
-    two = np.concatenate([data_byte[1:], [False]])
-    three = np.concatenate([data_byte[2:], [False, False]])
-    valid = (data_bytes <= 0) | (two & ((data_bytes == 1) | three))
-    valid &= data_bytes != -2
-    after = position + 1 + data_bytes
-    state = np.where(b < 0xF0, data_bytes, 0)
-    link = np.where(valid, state * size + after, none)
-    sized = np.flatnonzero(data_bytes == -1)
+    # The ends of events whose length is in the file, from where their status bytes are.
+    sized = np.flatnonzero(b >= 0xF0)
+    sized = sized[_DATA_BYTES[b[sized]] == -1]
     length_at = np.minimum(sized + 1 + (b[sized] == META), size - 1)
     length_size = delta_size[length_at]
     end = length_at + length_size + _vlq(b, length_at, length_size)
-    end[(length_size > 4) | (end > size)] = none
-    link[sized] = end  # as with no running status; a meta event's is corrected below
-    meta = sized[b[sized] == META]
+    fits = (length_size < 5) & (end <= size)
 
-    # From an event's start: its delta time, then the status or, running, the first data byte.
-    links = np.full(none + 1, none, np.int32)
+    position = np.arange(size, dtype=np.int32)
     status_at = np.minimum(position + delta_size, size - 1)
-    one_running = np.where(data_byte, size + position + 1, none)
-    two_running = np.where(data_byte & two, 2 * size + position + 2, none)
-    for running, implied in ((0, None), (1, one_running), (2, two_running)):
-        table = np.where(data_byte, none, link)
-        if implied is not None:
-            table = np.where(data_byte, implied, link)
-            table[meta] = np.where(link[meta] < none, link[meta] + running * size, none)
-        links[running * size : (running + 1) * size] = table[status_at]
-        links[running * size : (running + 1) * size][delta_size > 4] = none
-    links[(ends + np.arange(3)[:, None] * size).ravel()] = none
-    return delta_size, links
+    links = np.full(none + 1, none, np.int32)
+    for running in (1, 2):
+        step = 1 + _DATA_BYTES + np.where(_DATA_BYTES == 2, size, 0)
+        step[_DATA_BYTES == -2] = none
+        step[:0x80] = running + (size if running == 2 else 0)
+        after = position + step.astype(np.int32).take(b)
+        after[sized] = np.where(fits, end + (size if running == 2 else 0), none)
+        table = links[(running - 1) * size : running * size]
+        after.take(status_at, out=table, mode="clip")
+        table[delta_size > 4] = none
+        table[size - _PAD :] = none
+        table[ends] = none
+    return delta_size, np.minimum(links, none, out=links)
 
 
 def _follow(
-    links: np.ndarray, starts: np.ndarray, ends: np.ndarray, size: int, data: bytes, name: str
-) -> tuple[np.ndarray, np.ndarray]:
-    """Visit the events of every chunk: their nodes, int64 [e], and their number by chunk."""
+    links: np.ndarray, starts: np.ndarray, ends: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Visit the events of every chunk.
+
+    Returns:
+        nodes: int64 [e], of the events that have an end.
+        counts: int64 [chunks], how many of them each chunk has.
+        stops: int64 [chunks], where each chunk's chain breaks off: its end if all is well.
+    """
     nodes: list[int] = []
-    counts: list[int] = []
+    counts, stops = [], []
     none = len(links) - 1
+    size = none // 2
     view = links.data
     visit = nodes.append
-    for start, end in zip(starts.tolist(), ends.tolist(), strict=True):
-        first, node = len(nodes), start
+    for start in starts.tolist():
+        before, node = len(nodes), start
         while node != none:
             visit(node)
             node = view[node]
-        running, last = divmod(nodes.pop(), size)
-        if last != end:
-            raise M4MError(f"{name}: {_what_is_wrong(data, running, last, end)}")
-        counts.append(len(nodes) - first)
-    return np.array(nodes, np.int64), np.array(counts, np.int64)
+        stops.append(nodes.pop() % size)
+        counts.append(len(nodes) - before)
+    return np.array(nodes, np.int64), np.array(counts, np.int64), np.array(stops, np.int64)
 
 
-def _what_is_wrong(data: bytes, running: int, at: int, end: int) -> str:
-    """Why no event starts at byte `at`, or why it does not end within its chunk."""
+def _what_is_wrong(data: bytes, at: int, end: int) -> str:
+    """Why the event at byte `at` does not end within its chunk."""
     if at > end:
         return f"truncated or damaged (an event runs past the end of its track at byte {end})"
     status_at = at
@@ -242,14 +249,9 @@ def _what_is_wrong(data: bytes, running: int, at: int, end: int) -> str:
     status_at += 1
     if status_at - at > 4:
         return f"damaged (a delta time of more than four bytes at byte {at})"
-    if status_at >= end:
-        return f"truncated or damaged (a track ends within the event at byte {at})"
-    status = data[status_at]
-    if status < 0x80 and not running:
-        return f"damaged (an event without a status at byte {at})"
-    if _DATA_BYTES[status] == -2:
-        return f"damaged (an undefined event, status {status:#x}, at byte {at})"
-    return f"truncated or damaged (the event at byte {at} has no end or a data byte above 127)"
+    if status_at < end and _DATA_BYTES[data[status_at]] == -2 and data[status_at] >= 0x80:
+        return f"damaged (an undefined event, status {data[status_at]:#x}, at byte {at})"
+    return f"truncated or damaged (a track ends within the event at byte {at})"
 
 
 def _vlq(b: np.ndarray, at: np.ndarray, size: np.ndarray) -> np.ndarray:
