@@ -51,7 +51,9 @@ def select(
     wanted = _wanted_tracks(table, names.get(selector, selector), seed)
     if wanted is None:
         offered = ", ".join([*names, *SELECTORS, "a track's name"])
-        raise M4MError(f"no part {selector!r}; choose from {offered}; this song has {_list(table)}")
+        raise M4MError(
+            f"no part {selector!r}; choose from {offered}; this song has {list_parts(table)}"
+        )
     return table.replace(notes=table.notes[wanted[table.notes[:, TRACK]]])
 
 
@@ -62,7 +64,7 @@ def _wanted_tracks(table: NoteTable, selector: str, seed: int) -> np.ndarray | N
     if match := _NUMBERED.fullmatch(selector):
         k = int(match[2])
         if k >= len(table.tracks):
-            raise M4MError(f"no part {selector!r}; this song has {_list(table)}")
+            raise M4MError(f"no part {selector!r}; this song has {list_parts(table)}")
         return {"track": number == k, "upto": number <= k, "from": number >= k}.get(
             match[1], number != k
         )
@@ -87,7 +89,9 @@ def _random_side(table: NoteTable, seed: int) -> np.ndarray:
     """The side of a random split each track is on, bool [tracks]; both sides have notes."""
     sounding = np.unique(table.notes[:, TRACK])
     if len(sounding) < 2:
-        raise M4MError(f"a random split needs two tracks with notes; this song has {_list(table)}")
+        raise M4MError(
+            f"a random split needs two tracks with notes; this song has {list_parts(table)}"
+        )
     rng = np.random.default_rng(seed)
     side = np.zeros(len(table.tracks), bool)
     side[rng.permutation(sounding)[: rng.integers(1, len(sounding))]] = True
@@ -108,12 +112,12 @@ def _is_sparse(table: NoteTable) -> np.ndarray:
     ):
         raise M4MError(
             "a split by density needs a track with under 70 % of its onsets on quarter notes and"
-            f" one with over 80 %; this song has {_list(table)}"
+            f" one with over 80 %; this song has {list_parts(table)}"
         )
     return share > _SPARSE_ABOVE
 
 
-def _list(table: NoteTable) -> str:
+def list_parts(table: NoteTable) -> str:
     """The parts of a song, for messages."""
     if not table.tracks:
         return "no tracks"
