@@ -92,8 +92,12 @@ class _Pool:
 
     def _bury(self, worker: _Worker) -> Failure:
         worker.pipe.close()
-        worker.process.kill()
-        status = worker.process.wait()
+        # Its pipe closes a moment before it is gone; killed right away, it would lose its status.
+        try:
+            status = worker.process.wait(timeout=10)
+        except subprocess.TimeoutExpired:
+            worker.process.kill()
+            status = worker.process.wait()
         self.workers.remove(worker)
         if not worker.ready:
             raise RuntimeError(f"a data worker did not start (exit status {status})")

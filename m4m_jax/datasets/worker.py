@@ -21,7 +21,8 @@ def _call(function: Any, item: Any) -> Any:
     except M4MError as error:
         return Failure(getattr(error, "reason", "unreadable"), str(error))
     except Exception as error:
-        return Failure("unreadable", f"{type(error).__name__}: {error}".splitlines()[0])
+        message = str(error).partition("\n")[0]
+        return Failure("unreadable", type(error).__name__ + (f": {message}" if message else ""))
 
 
 def _silence_stderr() -> None:
