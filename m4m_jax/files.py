@@ -32,14 +32,21 @@ def atomic_path(path: epath.PathLike) -> Iterator[epath.Path]:
         raise M4MError(f"{target}: the folder {target.parent} does not exist; make it first")
     try:
         yield temporary
-        temporary.replace(target)
     except BaseException as error:
         _remove(temporary)
-        # Only what the operating system says of these two paths is the user's to mend.
-        if isinstance(error, OSError) and error.filename in {os.fspath(temporary), str(target)}:
-            reason = error.strerror or type(error).__name__
-            raise M4MError(f"{target}: cannot be written ({reason})") from error
+        # What else goes wrong in the block is not about this file.
+        if isinstance(error, OSError) and error.filename == os.fspath(temporary):
+            raise _cannot_write(target, error) from error
         raise
+    try:
+        temporary.replace(target)
+    except OSError as error:
+        _remove(temporary)
+        raise _cannot_write(target, error) from error
+
+
+def _cannot_write(target: epath.Path, error: OSError) -> M4MError:
+    return M4MError(f"{target}: cannot be written ({error.strerror or error})")
 
 
 def _remove(path: epath.Path) -> None:

@@ -94,25 +94,27 @@ def read_events(data: bytes, name: str) -> Events:
     explicit = first >= 0x80
     # Running status: the last status so far that is not a meta event's.
     index = np.arange(len(first))
+    first_event = np.cumsum(counts) - counts
     source = np.maximum.accumulate(np.where(explicit & (first != META), index, 0))
     status = np.where(explicit, first, first[source])
     data_at = status_at + explicit
     data1, data2 = padded[data_at], padded[data_at + 1]
     chunk = np.repeat(np.arange(len(starts), dtype=np.int32), counts)
-    data_bytes = _DATA_BYTES[status]
-    no_status = ~explicit & ((source < (np.cumsum(counts) - counts)[chunk]) | (status >= 0xF0))
-    bad_data = (data_bytes > 0) & (data1 >= 0x80) | (data_bytes == 2) & (data2 >= 0x80)
+    _check(
+        f"{name}: ",
+        position=position,
+        end=ends[chunk],
+        data_end=data_at + np.maximum(_DATA_BYTES[status], 0),
+        no_status=~explicit & ((source < first_event[chunk]) | (status < 0x80) | (status >= 0xF0)),
+        bad_data=_has_bad_data(status, data1, data2),
+    )
     broken = np.flatnonzero(stops != ends)
-    bad = np.flatnonzero(no_status | bad_data)
-    if len(bad) and (not len(broken) or chunk[bad[0]] <= broken[0]):
-        what = "without a status" if no_status[bad[0]] else "with a data byte above 127"
-        raise M4MError(f"{name}: damaged (an event {what} at byte {position[bad[0]]})")
     if len(broken):
         at, end = int(stops[broken[0]]), int(ends[broken[0]])
         raise M4MError(f"{name}: {_what_is_wrong(data, at, end)}")
 
     clock = np.concatenate([[0], np.cumsum(_vlq(padded, position, size))])
-    before = clock[np.cumsum(counts) - counts]
+    before = clock[first_event]
     payload, payload_size = np.zeros(len(first), np.int64), np.zeros(len(first), np.int64)
     meta = np.flatnonzero(first == META)
     length_at = status_at[meta] + 2
@@ -237,6 +239,35 @@ def _follow(
         stops.append(nodes.pop() % size)
         counts.append(len(nodes) - before)
     return np.array(nodes, np.int64), np.array(counts, np.int64), np.array(stops, np.int64)
+
+
+def _has_bad_data(status: np.ndarray, data1: np.ndarray, data2: np.ndarray) -> np.ndarray:
+    """Which events have a data byte that is none, bool [e]."""
+    data_bytes = _DATA_BYTES[status]
+    return (data_bytes > 0) & (data1 >= 0x80) | (data_bytes == 2) & (data2 >= 0x80)
+
+
+def _check(
+    name: str,
+    position: np.ndarray,
+    end: np.ndarray,
+    data_end: np.ndarray,
+    no_status: np.ndarray,
+    bad_data: np.ndarray,
+) -> None:
+    """Complain of the first bad event; past the end of its chunk, what was visited is none."""
+    past = (position >= end) | (data_end > end)
+    bad = np.flatnonzero(past | no_status | bad_data)
+    if not len(bad):
+        return
+    first = bad[0]
+    where = f"at byte {position[first]}"
+    if past[first]:
+        end_of_track = f"past the end of its track at byte {end[first]}"
+        raise M4MError(f"{name}truncated or damaged (an event runs {end_of_track})")
+    if no_status[first]:
+        raise M4MError(f"{name}damaged (an event without a status {where})")
+    raise M4MError(f"{name}damaged (an event with a data byte above 127 {where})")
 
 
 def _what_is_wrong(data: bytes, at: int, end: int) -> str:

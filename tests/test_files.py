@@ -1,0 +1,51 @@
+import pytest
+
+from m4m_jax.errors import M4MError
+from m4m_jax.files import atomic_path
+
+
+def test_file_appears_at_the_end(tmp_path):
+    with atomic_path(tmp_path / "a.txt") as temporary:
+        assert temporary.suffix == ".txt"
+        assert temporary.parent == tmp_path
+        temporary.write_text("x")
+        assert not (tmp_path / "a.txt").exists()
+    assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_an_error_leaves_the_old_file(tmp_path):
+    (tmp_path / "a.txt").write_text("old")
+
+    def fail():
+        with atomic_path(tmp_path / "a.txt") as temporary:
+            temporary.write_text("new")
+            raise KeyError("half written")
+
+    with pytest.raises(KeyError):
+        fail()
+    assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [("a.txt", "old")]
+
+
+def test_folders_too(tmp_path):
+    with atomic_path(tmp_path / "model") as temporary:
+        temporary.mkdir()
+        (temporary / "a").write_text("x")
+    assert (tmp_path / "model" / "a").read_text() == "x"
+
+
+def test_missing_folder(tmp_path):
+    with (
+        pytest.raises(M4MError, match="does not exist"),
+        atomic_path(tmp_path / "no" / "a.txt"),
+    ):
+        pass
+
+
+def test_a_folder_in_the_way(tmp_path):
+    (tmp_path / "a.txt").mkdir()
+    with (
+        pytest.raises(M4MError, match="cannot be written"),
+        atomic_path(tmp_path / "a.txt") as temporary,
+    ):
+        temporary.write_text("x")
+    assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]
