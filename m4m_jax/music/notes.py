@@ -179,7 +179,8 @@ def _frozen(array: Any, dtype: Any, columns: int, name: str) -> np.ndarray:
         raise ValueError(f"{name} must be [n, {columns}], not {list(given.shape)}")
     if not np.array_equal(result, given):
         raise ValueError(f"{name} holds values that {np.dtype(dtype)} cannot")
-    result = result.view()
+    if result.flags.writeable and np.shares_memory(result, given):
+        result = result.copy()
     result.flags.writeable = False
     return result
 

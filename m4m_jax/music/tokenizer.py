@@ -178,6 +178,9 @@ class SimuNoteTokenizer(miditok.MusicTokenizer):
         tokens: miditok.TokSequence,
         programs: list[tuple[int, bool]] | None = None,
     ) -> symusic.Score:
+        if isinstance(tokens, list):
+            raise M4MError("a song is one sequence of tokens, not a list of sequences")
+        self.complete_sequence(tokens)
         ids = np.array(tokens.ids, np.int64)
         width = 2 * self.max_notes
         if len(ids) % width:
