@@ -25,6 +25,9 @@ from m4m_jax.music.tasks import Task
 # What a process keeps of songs that it has encoded before.
 CACHE_BYTES = 256 * 2**20
 
+# More than any training reads.
+_MANY_WINDOWS = 2**48
+
 
 class SongSource(Protocol):
     """Songs by number; `m4m_jax.datasets.Songs` and a list of tables both are one."""
@@ -160,7 +163,7 @@ def dataset(
         max_notes: notes that a step holds, N; the task's when `None`.
         vocabulary: how rows become tokens.
         names: the data set's names of parts; `source.parts` when `None`, if there is such a thing.
-        train: whether windows are moved in pitch and there is no end. Otherwise there are
+        train: whether windows are moved in pitch and (as good as) without end. Otherwise there are
             `num_batches` batches, the same in every pass.
         num_batches: for `train=False`; when `None`, as many as it takes for every usable song to
             come up. Where the songs do not fill the last batch, further windows of the first do.
@@ -188,7 +191,10 @@ def dataset(
         usable = usable_songs(source, task, names=names, window=window, pad_short=pad_short)
     views = _Views(source, task, names, max_notes, vocabulary)
     draw = _DrawWindow(views, window, stride, train)
-    stream = grain.MapDataset.source(usable.indices).seed(seed).shuffle().repeat().random_map(draw)
+    # An endless stream would have a length that does not fit Grain's integers once it is batched.
+    epochs = -(-_MANY_WINDOWS // len(usable.indices))
+    stream = grain.MapDataset.source(usable.indices).seed(seed).shuffle().repeat(epochs)
+    stream = stream.random_map(draw)
     if not train:
         count = num_batches or -(-len(usable.indices) // batch_size)
         stream = stream[: count * batch_size]

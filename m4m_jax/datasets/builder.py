@@ -93,11 +93,8 @@ class SongBuilder(tfds.core.GeneratorBasedBuilder):
             progress=progress,
         )
         if not report.kept:
-            reasons = ", ".join(f"{reason}: {len(f)}" for reason, f in report.rejected.items())
-            name, detail = next(iter(next(iter(report.rejected.values())).items()))
             raise M4MError(
-                f"{report.source}: none of {report.files} files can be used"
-                f" ({reasons}; such as {name}: {detail})"
+                f"{report.source}: none of {report.files} files can be used ({report.reasons()})"
             )
         self._songs, self.report = songs, report
         return report

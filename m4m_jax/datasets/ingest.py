@@ -96,16 +96,19 @@ class Report:
         """Enter what is to know of a file that was kept."""
         self.notices.setdefault(kind, {})[name] = detail
 
+    def reasons(self) -> str:
+        """Return on one line why files were rejected, with an example."""
+        counts = ", ".join(f"{reason}: {len(files)}" for reason, files in self.rejected.items())
+        return f"{counts}; such as {_example(next(iter(self.rejected.values())))}"
+
     def summary(self) -> list[str]:
         """Return lines to print."""
         splits = ", ".join(f"{count} {name}" for name, count in self.splits.items())
         lines = [f"{self.dataset}: {self.kept} of {self.files} files kept ({splits})"]
         for reason, files in sorted(self.rejected.items()):
-            name, detail = next(iter(files.items()))
-            lines.append(f"  {reason}: {len(files)} (such as {name}: {detail})")
+            lines.append(f"  {reason}: {len(files)} (such as {_example(files)})")
         for what, files in sorted(self.notices.items()):
-            name, detail = next(iter(files.items()))
-            lines.append(f"  {what}: in {len(files)} files (such as {name}: {detail})")
+            lines.append(f"  {what}: in {len(files)} files (such as {_example(files)})")
         return lines
 
     def to_json(self) -> str:
@@ -130,6 +133,12 @@ class Report:
         values = json.loads(text)
         del values["kept"]
         return cls(**values)
+
+
+def _example(files: dict[str, str]) -> str:
+    """Show the first file and what is said of it; its name may hold what no terminal can show."""
+    text = ": ".join(next(iter(files.items())))
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 
 import numpy as np
@@ -106,6 +107,20 @@ def test_bad_files_are_listed_with_their_reasons(folder, tmp_path):
     lines = report.summary()
     assert lines[0].startswith("midi_folder/default: 20 of 27 files kept")
     assert any("unreadable: 4" in line for line in lines)
+
+
+def test_names_that_no_terminal_can_show(tmp_path):
+    source = tmp_path / "source"
+    write_songs(source, [0])
+    name = os.fsdecode(b"bad \xff\n name.mid")
+    (source / name).write_bytes(b"no music")
+    write_midi(song(1), source / f"good {name}")
+    report = datasets.build("midi_folder", source, tmp_path / "data", workers=1)
+    assert list(report.rejected["unreadable"]) == [name]
+    assert all(line.isprintable() for line in report.summary())
+    assert datasets.info("midi_folder", tmp_path / "data").report == report
+    songs = stored("midi_folder", tmp_path / "data")
+    assert f"good {name}" in {s.name for found in songs.values() for s in found}
 
 
 def test_the_quality_filter_can_be_left_out(tmp_path):

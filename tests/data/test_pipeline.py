@@ -1,0 +1,250 @@
+from __future__ import annotations
+
+import pickle
+
+import cloudpickle
+import numpy as np
+import pytest
+
+from m4m_jax import data, datasets
+from m4m_jax.data import pipeline, windows
+from m4m_jax.data.windows import Draw
+from m4m_jax.errors import M4MError
+from m4m_jax.music import PLAIN, VELOCITY, Task, get_task, to_tokens, write_midi
+from tests.datasets.music import song
+
+PAIR = Task("pair", "", "track-1", "track-0", max_notes=4)
+# 3, 11: too short for the window of 100 steps.
+SONGS = [song(seed, bars=2 if seed in (3, 11) else 8 + seed % 3) for seed in range(21)]
+USABLE = [index for index in range(21) if index not in (3, 11)]
+OPTIONS = {"batch_size": 8, "window": 100, "seed": 5}
+
+
+def assert_equal(one, other):
+    assert one.keys() == other.keys()
+    for key in one:
+        assert one[key].dtype == other[key].dtype == np.int32
+        assert np.array_equal(one[key], other[key]), key
+
+
+def test_a_batch_holds_the_windows_that_it_names():
+    batch = data.dataset(SONGS, PAIR, **OPTIONS)[3]
+    assert {key: value.shape for key, value in batch.items()} == {
+        "reference": (8, 100, 8),
+        "target": (8, 100, 8),
+        "song": (8,),
+        "start": (8,),
+        "shift": (8,),
+    }
+    for b in range(8):
+        where = Draw(int(batch["start"][b]), int(batch["shift"][b]))
+        view = windows.view(SONGS[batch["song"][b]], PAIR)
+        for key, rows in view._asdict().items():
+            assert np.array_equal(batch[key][b], windows.cut(to_tokens(rows), where, 100)), key
+
+
+def test_both_streams_move_together():
+    for batch in (data.dataset(SONGS, PAIR, **OPTIONS)[k] for k in range(5)):
+        for b, (index, shift) in enumerate(zip(batch["song"], batch["shift"], strict=True)):
+            for key, track in (("reference", 1), ("target", 0)):
+                seen = batch[key][b]
+                pitches = set((seen[(seen >= 128) & (seen < PLAIN.sos)] % 128).tolist())
+                notes = SONGS[index].notes
+                own = set((notes[notes[:, 5] == track, 2] + shift).tolist())
+                assert pitches
+                assert pitches <= own
+
+
+def test_a_language_model_has_no_reference():
+    batch = data.dataset(SONGS, get_task("continuation"), **OPTIONS)[0]
+    assert "reference" not in batch
+    assert batch["target"].shape == (8, 100, 32)
+
+
+def test_options_of_the_encoding():
+    batch = data.dataset(SONGS, PAIR, max_notes=2, vocabulary=VELOCITY, **OPTIONS)[0]
+    assert batch["target"].shape == (8, 100, 4)
+    assert batch["target"].max() == VELOCITY.pad
+
+
+def test_an_epoch_takes_one_window_of_every_usable_song():
+    stream = data.dataset(SONGS, PAIR, **OPTIONS)
+    order = np.concatenate([stream[k]["song"] for k in range(8)])[: 3 * len(USABLE)]
+    epochs = order.reshape(3, len(USABLE))
+    for epoch in epochs:
+        assert sorted(epoch.tolist()) == USABLE
+    assert len({tuple(epoch) for epoch in epochs}) == 3
+
+
+def test_windows_begin_anywhere_and_move_anyhow():
+    options = {**OPTIONS, "window": 124}
+    stream = data.dataset(SONGS, PAIR, **options)
+    batches = [stream[k] for k in range(150)]
+    songs, starts, shifts = (
+        np.concatenate([batch[key] for batch in batches]) for key in ("song", "start", "shift")
+    )
+    assert set(starts[songs == USABLE[0]].tolist()) == {0, 1, 2, 3, 4}
+    assert set(shifts.tolist()) == set(range(-5, 7))
+
+
+def test_the_seed_decides():
+    first = data.dataset(SONGS, PAIR, **OPTIONS)
+    again = data.dataset(SONGS, PAIR, **OPTIONS)
+    other = data.dataset(SONGS, PAIR, **{**OPTIONS, "seed": 6})
+    for k in (0, 7):
+        assert_equal(first[k], again[k])
+        assert not np.array_equal(first[k]["song"], other[k]["song"])
+
+
+@pytest.mark.parametrize("hosts", [2, 4, 8])
+@pytest.mark.parametrize("train", [True, False])
+def test_the_hosts_batches_together_are_the_global_batch(hosts, train):
+    options = {**OPTIONS, "train": train}
+    whole = data.dataset(SONGS, PAIR, **options)
+    shares = [data.dataset(SONGS, PAIR, host=h, hosts=hosts, **options) for h in range(hosts)]
+    # Into the second epoch and the third.
+    for k in range(8 if train else len(whole)):
+        parts = [share[k] for share in shares]
+        assert all(len(part["song"]) == 8 // hosts for part in parts)
+        assert_equal({key: np.concatenate([p[key] for p in parts]) for key in parts[0]}, whole[k])
+    assert {len(share) for share in shares} == {len(whole)}
+
+
+def test_a_restored_iterator_goes_on_exactly():
+    expected = [data.dataset(SONGS, PAIR, **OPTIONS)[k] for k in range(12)]
+    iterator = data.batches(SONGS, PAIR, **OPTIONS)
+    for k in range(5):
+        assert_equal(next(iterator), expected[k])
+    state = pickle.loads(pickle.dumps(iterator.get_state()))
+    for k in range(5, 9):
+        assert_equal(next(iterator), expected[k])
+    other = data.batches(SONGS, PAIR, **OPTIONS)
+    next(other)
+    other.set_state(state)
+    for k in range(5, 12):
+        assert_equal(next(other), expected[k])
+
+
+def test_the_state_is_the_step_on_any_number_of_hosts():
+    iterator = data.batches(SONGS, PAIR, **OPTIONS)
+    for _ in range(6):
+        next(iterator)
+    state = iterator.get_state()
+    assert state == {"next_index": 6}
+    halves = []
+    for host in range(2):
+        half = data.batches(SONGS, PAIR, host=host, hosts=2, **OPTIONS)
+        half.set_state(state)
+        halves.append(next(half))
+    both = {key: np.concatenate([h[key] for h in halves]) for key in halves[0]}
+    assert_equal(both, next(iterator))
+
+
+@pytest.mark.parametrize("threads", [0, 1, 4])
+def test_threads_change_nothing(threads):
+    stream = data.dataset(SONGS, PAIR, **OPTIONS)
+    iterator = data.batches(SONGS, PAIR, start_step=2, threads=threads, **OPTIONS)
+    for k in range(2, 10):
+        assert_equal(next(iterator), stream[k])
+
+
+def test_validation_is_the_same_every_time():
+    options = {**OPTIONS, "train": False}
+    first = list(data.batches(SONGS, PAIR, **options))
+    again = list(data.batches(SONGS, PAIR, **options))
+    assert len(first) == len(again) == 3  # 19 songs in batches of 8
+    for one, other in zip(first, again, strict=True):
+        assert_equal(one, other)
+    assert {int(s) for batch in first for s in batch["song"]} == set(USABLE)
+    assert not any(batch["shift"].any() for batch in first)
+    assert len({int(s) for batch in first for s in batch["start"]}) > 5
+
+
+def test_validation_of_a_given_number_of_batches():
+    few = list(data.batches(SONGS, PAIR, train=False, num_batches=2, **OPTIONS))
+    many = list(data.batches(SONGS, PAIR, train=False, num_batches=7, **OPTIONS))
+    assert (len(few), len(many)) == (2, 7)
+    for one, other in zip(few, many, strict=False):
+        assert_equal(one, other)
+
+
+def test_starts_are_multiples_of_the_stride():
+    stream = data.dataset(SONGS, PAIR, stride=4, **OPTIONS)
+    starts = np.concatenate([stream[k]["start"] for k in range(20)])
+    assert not (starts % 4).any()
+    assert len(set(starts.tolist())) > 4
+
+
+def test_short_songs_are_filled_up_when_asked():
+    stream = data.dataset(SONGS, PAIR, pad_short=True, **OPTIONS)
+    batches = [stream[k] for k in range(3)]
+    seen = {int(s) for batch in batches for s in batch["song"]}
+    assert {3, 11} <= seen
+    for batch in batches:
+        for b in np.flatnonzero(np.isin(batch["song"], (3, 11))):
+            assert batch["start"][b] == 0
+            assert (batch["target"][b, 32:, 0] == PLAIN.eos).all()
+            assert (batch["target"][b, 32:, 1:] == PLAIN.pad).all()
+
+
+def test_the_cache_is_bounded_and_changes_nothing():
+    bounded = pipeline._Views(SONGS, PAIR, None, None, PLAIN, capacity=10_000)
+    ample = pipeline._Views(SONGS, PAIR, None, None, PLAIN)
+    for index in [0, 1, 2, 0, 4, 5, 0]:
+        assert np.array_equal(bounded[index].target, ample[index].target)
+        kept = list(bounded._kept.values())
+        assert sum(song.nbytes for song in kept) == bounded._bytes <= 10_000
+    assert 0 < len(bounded._kept) < len(ample._kept) == 5
+    assert ample[0] is ample[0]
+
+
+def test_the_stream_goes_to_worker_processes():
+    stream = data.dataset(SONGS, PAIR, **OPTIONS)
+    fresh = len(cloudpickle.dumps(stream))
+    expected = [stream[k] for k in range(6)]
+    sent = cloudpickle.dumps(stream)
+    assert len(sent) < fresh + 5_000  # what is cached stays behind
+    assert_equal(cloudpickle.loads(sent)[5], expected[5])
+
+
+def test_songs_are_whole_and_usable():
+    found = list(data.songs([*SONGS, song(30, tracks=1)], PAIR, min_steps=100))
+    assert [index for index, _ in found] == USABLE
+    for index, view in found:
+        assert len(view.target) == len(view.reference) == SONGS[index].length
+
+
+def test_what_has_been_found_usable_is_taken():
+    usable = data.usable_songs(SONGS, PAIR, window=100)
+    assert usable.left_out == {"too short": 2}
+    given = data.dataset(SONGS, PAIR, usable=usable, **OPTIONS)
+    assert_equal(given[1], data.dataset(SONGS, PAIR, **OPTIONS)[1])
+
+
+@pytest.mark.parametrize(
+    ("change", "wanted"),
+    [
+        ({"hosts": 3}, "does not divide"),
+        ({"host": 2, "hosts": 2}, "host 2"),
+        ({"batch_size": 0}, "batch size"),
+        ({"window": 0}, "window"),
+        ({"stride": 0}, "stride"),
+        ({"seed": -1}, "seed"),
+        ({"window": 1000}, "no song"),
+    ],
+)
+def test_options_that_do_not_fit(change, wanted):
+    with pytest.raises(M4MError, match=wanted):
+        data.dataset(SONGS, PAIR, **{**OPTIONS, **change})
+
+
+def test_from_files_to_batches(tmp_path):
+    for number, table in enumerate(SONGS):
+        write_midi(table, tmp_path / f"{number:02}.mid")
+    datasets.build("midi_folder", tmp_path, tmp_path / "data", workers=1, quality=False)
+    train = datasets.open_split("midi_folder", "train", tmp_path / "data")
+    tables = list(train)
+    stored = data.dataset(train, PAIR, **OPTIONS)
+    direct = data.dataset(tables, PAIR, **OPTIONS)
+    for k in range(4):
+        assert_equal(stored[k], direct[k])

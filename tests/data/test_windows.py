@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from m4m_jax.data import windows
+from m4m_jax.data.windows import Draw
+from m4m_jax.errors import M4MError
+from m4m_jax.music import PLAIN, VELOCITY, NoteTable, Task, Track, get_task, to_rows, to_tokens
+from tests.datasets.music import song
+
+PAIR = Task("pair", "", "track-1", "track-0", max_notes=4)
+
+
+def empty(length=64):
+    return NoteTable(np.zeros((0, 6), np.int32), (Track("", 0), Track("", 1)), length)
+
+
+def test_a_view_is_the_rows_of_the_parts():
+    table = song(0)
+    reference, target = windows.view(table, PAIR)
+    for rows, track in ((reference, 1), (target, 0)):
+        notes = table.notes[table.notes[:, 5] == track]
+        assert np.array_equal(rows, to_rows(notes, table.length, 4))
+        assert rows.dtype == np.uint8
+    assert target.shape == (128, 4, 4)
+
+
+def test_a_language_model_has_no_reference():
+    view = windows.view(song(0), get_task("continuation"))
+    assert view.reference is None
+    assert view.target.shape == (128, 16, 4)
+
+
+def test_names_and_the_number_of_notes():
+    table = song(0)
+    task = Task("named", "", "chords", "melody")
+    names = {"melody": "track-0", "chords": "track-1"}
+    reference, target = windows.view(table, task, names, max_notes=2)
+    expected = windows.view(table, PAIR, max_notes=2)
+    assert np.array_equal(reference, expected.reference)
+    assert np.array_equal(target, expected.target)
+    with pytest.raises(M4MError, match="no part"):
+        windows.view(table, task)
+
+
+def test_dedup_is_the_tasks():
+    notes = np.array([[0, 2, 60, 0, 80, 0], [0, 8, 60, 0, 80, 0]], np.int32)
+    table = NoteTable(notes, (Track("", 0),), 4)
+    for dedup, count in ((False, 2), (True, 1)):
+        rows = windows.view(table, Task("t", "", None, "all", dedup=dedup)).target
+        assert (rows[0, :, 0] < 128).sum() == count
+
+
+def test_a_random_split_is_the_songs_own():
+    task = Task("split", "", "random-0", "random-1")
+    tables = [song(seed, tracks=5) for seed in range(12)]
+    splits = []
+    for table in tables:
+        first, second = windows.parts(table, task), windows.parts(table, task)
+        assert first == second
+        given, written = (set(part.notes[:, 5].tolist()) for part in first)
+        assert given | written == set(range(5))
+        assert not given & written
+        splits.append(frozenset(given))
+    assert len(set(splits)) > 3
+
+
+def test_eligible_songs():
+    songs = [song(0), song(1, bars=2), empty(), song(2, tracks=1), song(3)]
+    found = windows.eligible(songs, PAIR, min_steps=128)
+    assert found.indices.tolist() == [0, 4]
+    assert found.indices.dtype == np.int64
+    assert found.left_out == {"too short": 1, "an empty part": 1, "no such part": 1}
+    assert windows.eligible(songs, PAIR).indices.tolist() == [0, 1, 4]
+
+
+@pytest.mark.parametrize("songs", [[], [song(1, bars=2)], [song(0, tracks=1)]])
+def test_no_song_is_left(songs):
+    with pytest.raises(M4MError, match="task pair: no song") as error:
+        windows.eligible(songs, PAIR, min_steps=128)
+    assert "\n" not in str(error.value)
+
+
+def test_shift_range_is_the_whole_songs_cut():
+    assert windows.shift_range(song(0)) == (-5, 6)
+    notes = np.array([[0, 1, 2, 0, 80, 0], [0, 1, 124, 0, 80, 1]], np.int32)
+    table = NoteTable(notes, (Track("", 0), Track("", 0)), 4)
+    assert windows.shift_range(table) == (-2, 3)
+
+
+def test_draws_cover_what_is_allowed():
+    rng = np.random.default_rng(0)
+    draws = [windows.draw(100, 90, rng, shifts=(-2, 1)) for _ in range(500)]
+    assert {d.start for d in draws} == set(range(11))
+    assert {d.shift for d in draws} == {-2, -1, 0, 1}
+    strided = [windows.draw(100, 90, rng, stride=4) for _ in range(100)]
+    assert {d.start for d in strided} == {0, 4, 8}
+    assert {d.shift for d in strided} == {0}
+    assert windows.draw(50, 90, rng) == Draw(0, 0)
+    assert windows.draw(90, 90, rng) == Draw(0, 0)
+
+
+@pytest.mark.parametrize("vocabulary", [PLAIN, VELOCITY])
+def test_a_window_is_that_stretch_of_the_moved_song(vocabulary):
+    table = song(0)
+    moved = table.notes.copy()
+    moved[:, 2] += 3
+    tokens = to_tokens(to_rows(table.notes, 128, 4), vocabulary)
+    expected = to_tokens(to_rows(moved, 128, 4), vocabulary)[40:60]
+    for dtype in (np.int32, np.int16):
+        found = windows.cut(tokens.astype(dtype), Draw(40, 3), 20, vocabulary)
+        assert np.array_equal(found, expected)
+        assert found.dtype == np.int32
+    assert np.array_equal(windows.cut(tokens, Draw(40, 0), 20, vocabulary), tokens[40:60])
+
+
+@pytest.mark.parametrize("vocabulary", [PLAIN, VELOCITY])
+def test_a_short_song_is_filled_with_empty_rows(vocabulary):
+    table = song(0, bars=2)
+    tokens = to_tokens(to_rows(table.notes, 32, 4), vocabulary)
+    expected = to_tokens(to_rows(table.notes, 50, 4), vocabulary)
+    assert np.array_equal(windows.cut(tokens, Draw(0, 0), 50, vocabulary), expected)
