@@ -251,7 +251,8 @@ def _builder(
     arguments: dict[str, Any] = {"source": source, "data_dir": data_dir}
     if config is not None:
         arguments["config"] = module.MidiFolderConfig(name=config, quality=quality)
-    return module.Builder(**arguments)
+    with _quiet():
+        return module.Builder(**arguments)
 
 
 def _root(data_dir: epath.PathLike | None) -> epath.Path:
@@ -307,12 +308,24 @@ def _workplace(root: epath.Path) -> Iterator[epath.Path]:
         folder.rmtree(missing_ok=True)
 
 
-def _write(builder: Any) -> None:
-    """Write the songs that the builder has read, without TFDS's own progress on the console."""
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep TFDS's own progress bars, prints and warnings off the console."""
     import tensorflow_datasets as tfds
+    from absl import logging
 
     tfds.disable_progress_bar()
-    with contextlib.redirect_stdout(io.StringIO()):
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity(logging.ERROR)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        logging.set_verbosity(verbosity)
+
+
+def _write(builder: Any) -> None:
+    with _quiet():
         builder.download_and_prepare(file_format="array_record")
 
 

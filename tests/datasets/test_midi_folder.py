@@ -285,7 +285,7 @@ def test_tfds_itself_can_build_and_read(folder, tmp_path):
     assert source[0]["notes"].shape[1] == 6
 
 
-def test_tensorflow_is_not_imported(folder, tmp_path):
+def test_tensorflow_is_not_imported_and_the_console_is_left_alone(folder, tmp_path):
     import subprocess
     import sys
 
@@ -296,4 +296,4 @@ def test_tensorflow_is_not_imported(folder, tmp_path):
         "assert not {'tensorflow', 'jax'} & set(sys.modules), sorted(sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout) == (0, ""), done.stderr
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
