@@ -85,7 +85,7 @@ def read_events(data: bytes, name: str) -> Events:
     raw = np.frombuffer(data, np.uint8)
     padded = np.concatenate([raw, np.full(_PAD, 0xFF, np.uint8)])
     delta_size, links = _links(padded, ends)
-    nodes, counts, stops = _follow(links, starts, ends)
+    nodes, counts, stops = _follow(links, starts)
     position = np.where(nodes < len(padded), nodes, nodes - len(padded))
 
     size = delta_size[position]
@@ -198,26 +198,30 @@ def _links(b: np.ndarray, ends: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     end = length_at + length_size + _vlq(b, length_at, length_size)
     fits = (length_size < 5) & (end <= size)
 
-    position = np.arange(size, dtype=np.int32)
+    # Indices of the machine's own size are taken fastest.
+    position = np.arange(size)
     status_at = np.minimum(position + delta_size, size - 1)
+    byte = b.astype(np.intp)
+    no_number = np.flatnonzero(delta_size > 4)
+    position = position.astype(np.int32)
     links = np.full(none + 1, none, np.int32)
     for running in (1, 2):
         step = 1 + _DATA_BYTES + np.where(_DATA_BYTES == 2, size, 0)
         step[_DATA_BYTES == -2] = none
         step[:0x80] = running + (size if running == 2 else 0)
-        after = position + step.astype(np.int32).take(b)
+        after = step.astype(np.int32).take(byte)
+        after += position
         after[sized] = np.where(fits, end + (size if running == 2 else 0), none)
+        np.minimum(after, none, out=after)
         table = links[(running - 1) * size : running * size]
         after.take(status_at, out=table, mode="clip")
-        table[delta_size > 4] = none
+        table[no_number] = none
         table[size - _PAD :] = none
         table[ends] = none
-    return delta_size, np.minimum(links, none, out=links)
+    return delta_size, links
 
 
-def _follow(
-    links: np.ndarray, starts: np.ndarray, ends: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _follow(links: np.ndarray, starts: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Visit the events of every chunk.
 
     Returns:
@@ -225,20 +229,31 @@ def _follow(
         counts: int64 [chunks], how many of them each chunk has.
         stops: int64 [chunks], where each chunk's chain breaks off: its end if all is well.
     """
-    nodes: list[int] = []
-    counts, stops = [], []
     none = len(links) - 1
     size = none // 2
-    view = links.data
-    visit = nodes.append
-    for start in starts.tolist():
-        before, node = len(nodes), start
+    # The loop visits every fourth event; the three after each are looked up all at once.
+    two = links.take(links, mode="clip")
+    four = two.take(two, mode="clip")
+    visited: list[int] = []
+    fourths = []
+    view = four.data
+    visit = visited.append
+    for node in starts.tolist():
+        before = len(visited)
         while node != none:
             visit(node)
             node = view[node]
-        stops.append(nodes.pop() % size)
-        counts.append(len(nodes) - before)
-    return np.array(nodes, np.int64), np.array(counts, np.int64), np.array(stops, np.int64)
+        fourths.append(len(visited) - before)
+    first = np.array(visited, np.int64)
+    nodes = np.stack([first, links[first], two[first], links[two[first]]], axis=1).ravel()
+    real = nodes < none
+    ends_of_chains = np.cumsum(real)[4 * np.cumsum(fourths, dtype=np.int64) - 1] - 1
+    nodes = nodes[real]
+    # Where a chain breaks off there is no event.
+    is_event = np.ones(len(nodes), bool)
+    is_event[ends_of_chains] = False
+    counts = np.diff(ends_of_chains, prepend=-1) - 1
+    return nodes[is_event], counts, nodes[ends_of_chains] % size
 
 
 def _has_bad_data(status: np.ndarray, data1: np.ndarray, data2: np.ndarray) -> np.ndarray:

@@ -3,7 +3,7 @@ from collections import Counter
 import mido
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from m4m_jax.errors import M4MError
@@ -298,7 +298,6 @@ def multiset(table):
     return Counter((*note[:5], drums[note[5]]) for note in table.notes.tolist())
 
 
-@settings(deadline=None)
 @given(tables())
 def test_written_notes_are_read_back(table):
     if not len(table.notes):
@@ -314,7 +313,6 @@ def test_written_notes_are_read_back(table):
     assert again.off_grid == 0
 
 
-@settings(deadline=None)
 @given(st.integers(0, 2**32))
 def test_what_was_written_is_read_as_it_was(seed):
     """A table read from any file is, but for what the grid loses, one that a file holds exactly."""

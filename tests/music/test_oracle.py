@@ -31,13 +31,13 @@ def assert_same_rows(data):
             assert rows.tobytes() == oracle.as_bytes(expected, max_notes), selector
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.integers(0, 2**32))
 def test_rows_agree(seed):
     assert_same_rows(oracle.random_file(seed))
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.integers(0, 2**32))
 def test_rows_of_written_files_agree(seed):
     """Read, written, read by the second opinion: players see what we see."""
