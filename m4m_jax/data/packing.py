@@ -15,8 +15,8 @@ import numpy as np
 
 from m4m_jax.music.simunote import Vocabulary
 
-BLOCK = 128
-"""Positions of a block: it holds the tokens of whole steps, 2N <= 128 each."""
+BLOCK = 64
+"""Positions of a block: it holds the tokens of whole steps, 2N <= 64 each."""
 
 
 class PackedBatch(NamedTuple):
@@ -98,7 +98,9 @@ def _pack_shard(reference: np.ndarray | None, target: np.ndarray, pad: int) -> _
 
 def _check(reference: np.ndarray | None, target: np.ndarray, shards: int) -> None:
     if target.shape[0] % shards:
-        raise ValueError(f"a batch of {target.shape[0]} windows does not divide over {shards} shards")
+        raise ValueError(
+            f"a batch of {target.shape[0]} windows does not divide over {shards} shards"
+        )
     if target.shape[-1] > BLOCK:
         raise ValueError(f"a row of {target.shape[-1]} tokens is longer than a block of {BLOCK}")
     if reference is not None and reference.shape != target.shape:

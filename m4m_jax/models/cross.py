@@ -42,7 +42,9 @@ class CrossCarry(NamedTuple):
 def step_table(steps: int, width: int) -> np.ndarray:
     """Sinusoidal step encoding float32 [steps, width]: sine on even, cosine on odd features."""
     angle = np.arange(steps)[:, None] * 10000.0 ** (-np.arange(0, width, 2) / width)
-    return np.stack([np.sin(angle), np.cos(angle)], axis=-1).reshape(steps, width).astype(np.float32)
+    return (
+        np.stack([np.sin(angle), np.cos(angle)], axis=-1).reshape(steps, width).astype(np.float32)
+    )
 
 
 class Link(nnx.Module):

@@ -46,11 +46,13 @@ class LMConfig:
             raise M4MError(f"encoder {self.encoder!r} is not one of {', '.join(ENCODERS)}")
         for heads in (self.heads, self.local_heads):
             if self.width % (2 * heads):
-                raise M4MError(f"width {self.width} does not divide into {heads} heads of even size")
+                raise M4MError(
+                    f"width {self.width} does not divide into {heads} heads of even size"
+                )
 
 
 PRESETS = {
-    "tiny": LMConfig(128, 4, 4, 512, local_layers=2, local_heads=4, local_ffn=256),
+    "tiny": LMConfig(128, 4, 4, 256, local_layers=1, local_heads=4, local_ffn=256),
     "0": LMConfig(512, 6, 8, 1024),
     "1": LMConfig(768, 12, 12, 3072),
     "2": LMConfig(1024, 24, 16, 4096),
@@ -125,21 +127,20 @@ class LM(System):
         rope = self.decoder.rope(slice(length))
         return self.decoder(self.shift(steps), rope, causal(length), noise=noise)
 
-    def token_logits(
+    def decode_tokens(
         self, states: Array, tokens: Array, position: Array, segment: Array, noise: Noise | None
     ) -> Array:
-        """Logits of tokens that lie packed in blocks.
+        """The local decoder on tokens that lie packed in blocks; `head` gives their logits.
 
         states [..., P, D]: the global state of each token's step. tokens int32 [..., P]: the
         labels; those of a step stand together, in order. position [..., P]: place within the step.
-        segment [..., P]: tokens of equal segment are of one step. Returns [..., P, V].
+        segment [..., P]: tokens of equal segment are of one step. Returns [..., P, D].
         """
         before = jnp.roll(tokens, 1, axis=-1)  # its first entry is read by no step
         h = jnp.where(position[..., None] == 0, states, self.embedding(before))
         same = segment[..., :, None] == segment[..., None, :]
         mask = same & causal(tokens.shape[-1])
-        h = self.local_decoder(h, self.local_decoder.rope(position), mask, noise=noise)
-        return self.head(h)
+        return self.local_decoder(h, self.local_decoder.rope(position), mask, noise=noise)
 
     def next_logits(self, x: Array, caches: list[Cache]) -> tuple[Array, list[Cache]]:
         """One position `x` [B, D] of the local decoder -> logits float32 [B, V], caches."""

@@ -65,12 +65,14 @@ def attend(q: Array, k: Array, v: Array, mask: Array | None, noise: Noise | None
     q [..., T, H, d], k and v [..., S, H, d], mask bool, broadcastable to [..., T, S], True where a
     query may look. Returns [..., T, H, d].
     """
-    scores = jnp.einsum("...thd,...shd->...hts", q, k) / np.sqrt(q.shape[-1])
+    # Heads first: batched products over leading axes are several times faster on CPU.
+    q, k, v = (jnp.swapaxes(x, -2, -3) for x in (q, k, v))  # [..., H, T | S, d]
+    scores = q @ jnp.swapaxes(k, -1, -2) / np.sqrt(q.shape[-1]).astype(q.dtype)
     scores = scores.astype(jnp.promote_types(scores.dtype, jnp.float32))
     if mask is not None:
         scores = jnp.where(mask[..., None, :, :], scores, jnp.finfo(scores.dtype).min)
     weights = dropout(jax.nn.softmax(scores, axis=-1).astype(q.dtype), noise)
-    return jnp.einsum("...hts,...shd->...thd", weights, v)
+    return jnp.swapaxes(weights @ v, -2, -3)
 
 
 class Linear(nnx.Linear):

@@ -15,6 +15,7 @@ from flax import nnx
 from jax import Array
 
 from m4m_jax.data.packing import PackedBatch
+from m4m_jax.models.nll import nll_sum, token_nll
 from m4m_jax.models.noise import Noise, at, span_mask
 
 if TYPE_CHECKING:
@@ -58,14 +59,14 @@ class System(nnx.Module, abc.ABC):
         hidden = span_mask(noise.key, target.shape[:-1], noise.mask_rate)
         return jnp.where(hidden[..., None], mask[...].astype(target.dtype), target)
 
-    def packed_logits(self, batch: PackedBatch, noise: Noise | None = None) -> Array:
-        """Logits [S, K, P, V] of each packed target token."""
+    def packed_states(self, batch: PackedBatch, noise: Noise | None = None) -> Array:
+        """The local decoder's outputs [S, K, P, D], from which the packed tokens' logits come."""
         embedded = self.lm.encode(batch.rows, self.lm_noise(at(noise, 0)))  # [S, R, D]
         target = self.hide(gather(embedded, batch.target), at(noise, 1))  # [S, B, T, D]
         reference = None if batch.reference is None else gather(embedded, batch.reference)
         states = self.target_states(target, reference, at(noise, 2))
         flat = states.reshape(states.shape[0], -1, states.shape[-1])  # [S, B T, D]
-        return self.lm.token_logits(
+        return self.lm.decode_tokens(
             gather(flat, batch.step),
             batch.tokens,
             batch.position,
@@ -73,23 +74,24 @@ class System(nnx.Module, abc.ABC):
             self.lm_noise(at(noise, 3)),
         )
 
-    def packed_nll(self, batch: PackedBatch, noise: Noise | None = None) -> Array:
+    def packed_logits(self, batch: PackedBatch, noise: Noise | None = None) -> Array:
+        """Logits [S, K, P, V] of each packed target token."""
+        return self.lm.head(self.packed_states(batch, noise))
+
+    def packed_nll(self, batch: PackedBatch) -> Array:
         """Natural-log NLL float32 [S, K, P] of each packed target token, 0 where unused."""
-        logits = self.packed_logits(batch, noise)
-        return jnp.where(batch.step >= 0, token_nll(logits, batch.tokens), 0.0)
+        h = jnp.moveaxis(self.packed_states(batch), 1, 0)  # [K, S, P, D]
+        tokens = jnp.moveaxis(batch.tokens, 1, 0)
+        nll = jax.lax.map(lambda x: token_nll(self.lm.head(x[0]), x[1]), (h, tokens))
+        return jnp.where(batch.step >= 0, jnp.moveaxis(nll, 0, 1), 0.0)
 
     def loss(self, batch: PackedBatch, noise: Noise | None = None) -> tuple[Array, Array]:
         """The sum of the NLL over real target tokens float32 [], and their number int32 []."""
-        return self.packed_nll(batch, noise).sum(), (batch.step >= 0).sum()
+        h, head, real = self.packed_states(batch, noise), self.lm.head, batch.step >= 0
+        weight = real.astype(jnp.promote_types(h.dtype, jnp.float32))
+        return nll_sum(h, head.kernel[...], head.bias[...], batch.tokens, weight), real.sum()
 
 
 def gather(rows: Array, index: Array) -> Array:
     """`rows` [S, R, D] at `index` [S, ...] -> [S, ..., D]; an index of -1 gives some row."""
     return jax.vmap(lambda r, i: r[i])(rows, index)
-
-
-def token_nll(logits: Array, tokens: Array) -> Array:
-    """Natural-log NLL float32 [...] of `tokens` [...] under `logits` [..., V]."""
-    logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
-    picked = jnp.take_along_axis(logits, tokens[..., None], axis=-1)[..., 0]
-    return jax.nn.logsumexp(logits, axis=-1) - picked

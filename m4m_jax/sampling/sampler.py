@@ -85,7 +85,7 @@ def sample_row(
         logits, caches = lm.next_logits(x, caches)
         if allowed is not None:
             logits = jnp.where(allowed[k % 2], logits, -jnp.inf)
-        key = jax.vmap(jax.random.fold_in, (0, None))(keys, k)
+        key = fold_keys(keys, k)
         token = jax.vmap(draw, (0, 0, None))(key, logits, sampling)
         token = jnp.where(ended, vocabulary.pad, token)
         ended = ended | (token == vocabulary.eos)
@@ -122,9 +122,7 @@ def write_rows(
         row = jax.lax.cond(
             t < given,
             lambda: rows[:, t],
-            lambda: sample_row(
-                lm, state, jax.vmap(jax.random.fold_in, (0, None))(keys, t), sampling, allowed, width
-            ),
+            lambda: sample_row(lm, state, fold_keys(keys, t), sampling, allowed, width),
         )
         state, carry = system.advance(carry, lm.encode(row))
         return t + 1, state, carry, rows.at[:, t].set(row)
@@ -139,27 +137,30 @@ def sample_keys(seed: int, samples: int) -> Array:
     return jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), jnp.arange(samples))
 
 
-def generate_rows(
+def fold_keys(keys: Array, number: Array | int) -> Array:
+    """Each of the keys [K] folded with a number."""
+    return jax.vmap(jax.random.fold_in, (0, None))(keys, number)
+
+
+def write_window(
     system: System,
     reference: np.ndarray | None,
     prompt: np.ndarray,
-    steps: int,
+    stop: int,
     keys: Array,
-    sampling: Sampling = Sampling(),
+    sampling: Sampling,
     *,
     window: int,
     allowed: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Continue prompts int32 [B, P, 2N] to `steps` rows in all: int32 [B, steps, 2N].
+    """Continue prompts int32 [B, P, 2N] to `stop` rows in all: int32 [B, stop, 2N].
 
     reference: token rows [B, window, 2M] or None. The program is compiled for a window and serves
-    any P <= steps <= window.
+    any P <= stop <= window.
     """
     batch, given, width = prompt.shape
     rows = np.full((batch, window, width), system.lm.vocabulary.pad, np.int32)
     rows[:, :given] = prompt
-    graphdef, weights = nnx.split(system)
-    filled = write_rows(
-        graphdef, weights, reference, rows, given, steps, keys, sampling, allowed
-    )
-    return np.asarray(filled[:, :steps])
+    parts = nnx.split(system)
+    filled = write_rows(*parts, reference, rows, given, stop, keys, sampling, allowed)
+    return np.asarray(filled[:, :stop])

@@ -13,24 +13,13 @@ from jax import Array
 
 from m4m_jax.data.packing import PackedBatch
 from m4m_jax.models.noise import Noise
-from m4m_jax.models.roformer import PositionTable
+from m4m_jax.models.parameters import cast
 from m4m_jax.models.system import System
 from m4m_jax.training.optim import Hyper, Schedule, adamw
 from m4m_jax.training.state import TrainState
 
 Metrics = dict[str, Array]
 Step = Callable[[Any, TrainState, PackedBatch, Hyper, Array], tuple[TrainState, Metrics]]
-
-
-def cast(variables: nnx.State, dtype: jnp.dtype) -> nnx.State:
-    """Parameters in the precision to compute in; position tables keep theirs."""
-
-    def convert(variable: nnx.Variable) -> nnx.Variable:
-        if isinstance(variable, PositionTable):
-            return variable
-        return variable.replace(variable[...].astype(dtype))
-
-    return jax.tree.map(convert, variables, is_leaf=lambda x: isinstance(x, nnx.Variable))
 
 
 def assemble(graph: nnx.GraphDef, params: Any, base: Any, dtype: jnp.dtype) -> System:

@@ -86,9 +86,7 @@ def test_layer_with_openings_agrees(theirs, ours, stack):
     h, added, gained = map(torch.from_numpy, (h, added, gained))
     other = getattr(theirs, stack)
     mask = None if stack == "local_encoder" else causal_mask(h)
-    want = run_layer(
-        other.layer[1], h, mask, other.rope(0, 12), attn_in=added, attn_out=gained
-    )
+    want = run_layer(other.layer[1], h, mask, other.rope(0, 12), attn_in=added, attn_out=gained)
     agree(got, want)
 
 
@@ -109,9 +107,7 @@ def test_local_encoder_agrees(theirs, ours):
 
 def test_global_decoder_agrees(theirs, ours):
     steps = hidden(3, 2, 20, SMALL.width)
-    want = theirs.states(
-        torch.cat([theirs.start(2), torch.from_numpy(steps)[:, :-1]], 1), None
-    )
+    want = theirs.states(torch.cat([theirs.start(2), torch.from_numpy(steps)[:, :-1]], 1), None)
     agree(ours.states(jnp.asarray(steps)), want)
 
 

@@ -1,0 +1,136 @@
+"""From a MIDI file to a MIDI file: the target that a model writes to a song."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+from etils import epath
+
+from m4m_jax.errors import M4MError
+from m4m_jax.music.inspect import select_notes
+from m4m_jax.music.notes import TRACK, NoteTable, Track, write_midi
+from m4m_jax.music.simunote import Vocabulary, from_rows, from_tokens, to_rows, to_tokens
+from m4m_jax.music.tasks import Task, get_task
+from m4m_jax.plot import piano_roll
+from m4m_jax.pretrained import Model
+from m4m_jax.sampling.sampler import well_formed
+
+
+def as_tracks(tokens: np.ndarray, song: NoteTable, name: str, vocabulary: Vocabulary) -> NoteTable:
+    """Token rows int32 [T, 2N] as a table of `song`'s tempo and metre, its tracks called `name`."""
+    table = from_rows(from_tokens(tokens, vocabulary))
+    tracks = tuple(Track(name, t.program, t.is_drum) for t in table.tracks)
+    return table.replace(tracks=tracks, tempos=song.tempos, meters=song.meters)
+
+
+def generate(
+    model: Model,
+    song: NoteTable,
+    task: str | Task | None = None,
+    *,
+    name: str = "this song",
+    reference: str | None = None,
+    prompt_steps: int = 0,
+    steps: int | None = None,
+    programs: Iterable[int] | None = None,
+    samples: int = 1,
+    seed: int = 0,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
+) -> list[tuple[NoteTable, NoteTable]]:
+    """Write the target of a task to a song.
+
+    name: what errors call the song. task: the model's own by default. reference: the part that is read (default: the task's).
+    prompt_steps: so many steps of the song's own target part (of all of it, for a language model)
+    begin the target. steps: length of the target (default: the song's). programs: the only
+    instruments to write for (drums are 127); the rows written are well-formed in any case. The
+    rest is as in `Model.generate`.
+
+    Returns for each sample the reference (without tracks where there is none) and the target.
+    Raises M4MError where the song has no such part, or where it is not the model's task.
+    """
+    task, names = _task(model, task), model.card.parts
+    vocabulary, max_notes = model.system.lm.vocabulary, model.card.max_notes
+
+    def tokens(part: NoteTable) -> np.ndarray:
+        rows = to_rows(part.notes, song.length, max_notes, dedup=task.dedup)
+        return to_tokens(rows, vocabulary)
+
+    given = song.replace(notes=song.notes[:0], tracks=())
+    if task.reference is not None:
+        given = select_notes(song, reference or task.reference, name, names=names)
+    prompt = None
+    if prompt_steps:
+        prompt = tokens(select_notes(song, task.target, name, names=names))[:prompt_steps]
+    written = model.generate(
+        None if task.reference is None else tokens(given),
+        steps=steps or song.length,
+        prompt=prompt,
+        samples=samples,
+        seed=seed,
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+        allowed=well_formed(vocabulary, _allowed(programs)),
+    )
+    given, label = without_silent_tracks(given), task.name.split("-to-")[-1]
+    return [(given, as_tracks(rows, song, label, vocabulary)) for rows in written]
+
+
+def without_silent_tracks(table: NoteTable) -> NoteTable:
+    """The table with only those tracks that have notes, numbered anew."""
+    used, track = np.unique(table.notes[:, TRACK], return_inverse=True)
+    notes = table.notes.copy()
+    notes[:, TRACK] = track
+    return table.replace(notes=notes, tracks=tuple(table.tracks[k] for k in used))
+
+
+def _task(model: Model, task: str | Task | None) -> Task:
+    task = get_task(task or model.card.task) if not isinstance(task, Task) else task
+    if task.name != model.card.task:
+        raise M4MError(f"the model was trained for {model.card.task}, not for {task.name}")
+    return task
+
+
+def _allowed(programs: Iterable[int] | None) -> np.ndarray | None:
+    """Programs as a mask bool [128]."""
+    if programs is None:
+        return None
+    mask = np.zeros(128, bool)
+    for program in programs:
+        if not 0 <= program <= 127:
+            raise M4MError(f"program {program} is not in 0..127")
+        mask[program] = True
+    return mask
+
+
+def parse_programs(text: str) -> list[int]:
+    """Programs written as `0,24,127`."""
+    try:
+        return [int(word) for word in text.split(",")]
+    except ValueError as error:
+        raise M4MError(f"programs {text!r} are not numbers parted by commas, like 0,24") from error
+
+
+def write_samples(
+    written: Sequence[tuple[NoteTable, NoteTable]],
+    out: epath.PathLike,
+    plot: epath.PathLike | None = None,
+) -> list[epath.Path]:
+    """Write each reference and target as one MIDI file; several are numbered, STEM_1 and so on.
+
+    plot: also draw the first as a piano roll. Returns the paths written.
+    """
+    out, paths = epath.Path(out), []
+    for number, (reference, target) in enumerate(written, start=1):
+        path = out if len(written) == 1 else out.with_name(f"{out.stem}_{number}{out.suffix}")
+        write_midi(NoteTable.concat([reference, target]), path)
+        paths.append(path)
+    if plot is not None:
+        reference, target = written[0]
+        parts = {"reference": reference} if len(reference.notes) else {}
+        piano_roll(parts | {"generated": target}, plot, out.stem)
+        paths.append(epath.Path(plot))
+    return paths

@@ -1,0 +1,77 @@
+"""What a model is: the contents of `model.json`, and the system built from it."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+from typing import Annotated, Literal
+
+import pydantic
+from flax import nnx
+
+from m4m_jax.errors import M4MError
+from m4m_jax.models.adapter import AdapterParam
+from m4m_jax.models.cross import CrossAdapter, CrossConfig
+from m4m_jax.models.lm import LM, LMConfig
+from m4m_jax.models.system import System
+
+FORMAT = 1
+SYSTEMS = ("lm", "cross")
+
+
+class Base(pydantic.BaseModel, frozen=True, extra="forbid"):
+    """The language model that an adapter was trained on.
+
+    fingerprint: see `parameters.fingerprint`. path: where it was, relative to the adapter's
+    directory where that is possible; any model of the same fingerprint serves.
+    """
+
+    fingerprint: str
+    path: str
+
+
+class Card(pydantic.BaseModel, frozen=True, extra="forbid"):
+    """A model's description: what it is made of, and what it was made for.
+
+    max_notes: notes a row, N, for reference and target. window: steps that it was trained on.
+    parts: the names that its data set gives to part selectors.
+    """
+
+    format: Annotated[int, pydantic.Field(ge=FORMAT, le=FORMAT)] = FORMAT
+    system: Literal["lm", "cross"]
+    lm: LMConfig
+    adapter: CrossConfig | None = None
+    base: Base | None = None
+    task: str
+    max_notes: int
+    window: int
+    data: str | None = None
+    parts: dict[str, str] = {}
+    versions: dict[str, str] = pydantic.Field(default_factory=lambda: versions())
+
+
+def versions() -> dict[str, str]:
+    """The versions of the packages that the numbers depend on."""
+    return {name: importlib.metadata.version(name) for name in ("m4m_jax", "jax", "flax", "optax")}
+
+
+def read_card(text: str, where: str) -> Card:
+    """The card of a `model.json`; M4MError where it is not one."""
+    try:
+        return Card.model_validate(json.loads(text))
+    except (json.JSONDecodeError, pydantic.ValidationError) as error:
+        detail = str(error).splitlines()
+        raise M4MError(f"{where} does not describe a model: {' '.join(detail[1:3])}") from error
+
+
+def saved(system: System) -> type[nnx.Variable]:
+    """The variable type that a model directory holds: all of an LM, the adapter of the rest."""
+    return nnx.Variable if isinstance(system, LM) else AdapterParam
+
+
+def build(card: Card, base: LM | None, *, rngs: nnx.Rngs) -> System:
+    """The system that a card describes, newly initialised; adapters take over `base`."""
+    if card.system == "lm":
+        return LM(card.lm, rngs=rngs)
+    assert base is not None
+    return CrossAdapter(base, card.adapter, rngs=rngs)

@@ -1,0 +1,85 @@
+"""The loss of a linear output layer over a large vocabulary, without holding its logits.
+
+Logits of all tokens are by far the largest arrays of a training step. So they are made a chunk at
+a time, and a chunk's gradient is taken right away, in the forward pass: the sum's cotangent is a
+single number, which the backward pass multiplies in.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+CHUNK = 16
+"""Blocks of tokens, of each shard, whose logits are held at a time."""
+
+
+def token_nll(logits: Array, tokens: Array) -> Array:
+    """Natural-log NLL float32 [...] of `tokens` int32 [...] under `logits` [..., V]."""
+    logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
+    return jax.nn.logsumexp(logits, axis=-1) - jnp.where(_hits(logits, tokens), logits, 0).sum(-1)
+
+
+def _hits(logits: Array, tokens: Array) -> Array:
+    """Where each token stands in its logits, bool [..., V]."""
+    place = jax.lax.broadcasted_iota(tokens.dtype, logits.shape, logits.ndim - 1)
+    return place == tokens[..., None]
+
+
+def nll_sum(h: Array, kernel: Array, bias: Array, tokens: Array, weight: Array) -> Array:
+    """The weighted sum of the NLL of tokens whose logits are `h @ kernel + bias`, float32 [].
+
+    h [S, K, P, D], kernel [D, V], bias [V], tokens int32 and weight float32 [S, K, P].
+    """
+    spare = -h.shape[1] % CHUNK
+
+    def chunks(x: Array) -> Array:  # [S, K, ...] -> [K / CHUNK, S, CHUNK, ...]
+        x = jnp.pad(x, [(0, 0), (0, spare)] + [(0, 0)] * (x.ndim - 2))
+        return jnp.moveaxis(x.reshape(x.shape[0], -1, CHUNK, *x.shape[2:]), 1, 0)
+
+    return _nll_sum(chunks(h), kernel, bias, chunks(tokens), chunks(weight))
+
+
+@jax.custom_vjp
+def _nll_sum(h: Array, kernel: Array, bias: Array, tokens: Array, weight: Array) -> Array:
+    def add(total: Array, part: tuple[Array, Array, Array]) -> tuple[Array, None]:
+        h, tokens, weight = part
+        return total + (token_nll(h @ kernel + bias, tokens) * weight).sum(), None
+
+    return jax.lax.scan(add, jnp.zeros((), weight.dtype), (h, tokens, weight))[0]
+
+
+def _forward(h: Any, kernel: Any, bias: Any, tokens: Any, weight: Any) -> tuple[Array, Any]:
+    """The sum, and its gradient by what is trained."""
+    trained = kernel.perturbed
+    h, kernel, bias, tokens, weight = (x.value for x in (h, kernel, bias, tokens, weight))
+
+    def add(sums: Any, part: tuple[Array, Array, Array]) -> tuple[Any, Array]:
+        total, d_kernel, d_bias = sums
+        h, tokens, weight = part
+        logits = h @ kernel + bias
+        wide = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
+        hits, top = _hits(wide, tokens), jax.nn.logsumexp(wide, axis=-1, keepdims=True)
+        nll = top[..., 0] - jnp.where(hits, wide, 0).sum(axis=-1)
+        d_logits = ((jnp.exp(wide - top) - hits) * weight[..., None]).astype(h.dtype)
+        if trained:
+            d_kernel = d_kernel + jnp.einsum("...d,...v->dv", h, d_logits)
+            d_bias = d_bias + d_logits.sum(axis=(0, 1, 2), dtype=d_bias.dtype)
+        return (total + (nll * weight).sum(), d_kernel, d_bias), d_logits @ kernel.T
+
+    zeros = (jnp.zeros((), weight.dtype), jnp.zeros_like(kernel), jnp.zeros_like(bias))
+    (total, d_kernel, d_bias), d_h = jax.lax.scan(add, zeros, (h, tokens, weight))
+    return total, (d_h, *((d_kernel, d_bias) if trained else (None, None)))
+
+
+def _backward(gradient: Any, cotangent: Array) -> tuple[Any, ...]:
+    if isinstance(cotangent, jax.custom_derivatives.SymbolicZero):
+        return (None,) * 5
+    scaled = [None if g is None else (g * cotangent).astype(g.dtype) for g in gradient]
+    return (*scaled, None, None)
+
+
+_nll_sum.defvjp(_forward, _backward, symbolic_zeros=True)

@@ -1,0 +1,197 @@
+"""What happens between training steps: validation, logs, progress, guards, checkpoints."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import jax
+import rich.progress
+from etils import epath
+from tensorboardX import SummaryWriter
+
+from m4m_jax.data.packing import PackedBatch
+from m4m_jax.errors import M4MError
+from m4m_jax.pretrained import METRIC
+from m4m_jax.training.checkpoints import Checkpoints
+from m4m_jax.training.state import TrainState
+
+Metrics = dict[str, Any]
+
+
+def mean_nll(evaluate: Callable, params: Any, batches: Iterable[PackedBatch]) -> float:
+    """NLL a target token, in nats, over batches; `evaluate(params, batch) -> (sum, tokens)`."""
+    sums = [evaluate(params, batch) for batch in batches]
+    return float(sum(float(s) for s, _ in sums) / sum(int(n) for _, n in sums))
+
+
+class Validation:
+    """Adds the NLL on fixed validation batches to the metrics, now and then and at the end."""
+
+    def __init__(
+        self,
+        evaluate: Callable,
+        batches: Callable[[], Iterable[PackedBatch]],
+        every: int,
+        last: int,
+    ):
+        self.evaluate, self.batches, self.every, self.last = evaluate, batches, every, last
+
+    def after(self, step: int, state: TrainState, metrics: Metrics) -> None:
+        """Validate where a multiple of `every`, or the end, is reached."""
+        if step % self.every == 0 or step == self.last:
+            metrics[METRIC] = mean_nll(self.evaluate, state.params, self.batches())
+
+    def close(self) -> None:
+        """Nothing to do."""
+
+
+class Rates:
+    """Turns metrics into numbers every so many steps, and adds steps and tokens a second."""
+
+    def __init__(self, every: int):
+        self.every = every
+        self.since, self.steps, self.tokens = time.monotonic(), 0, []
+
+    def after(self, step: int, state: TrainState, metrics: Metrics) -> None:
+        """Fetch the step's figures, which waits for the device."""
+        self.steps += 1
+        self.tokens.append(metrics["tokens"])
+        if step % self.every and METRIC not in metrics:
+            return
+        metrics.update(jax.device_get(metrics))
+        for name, value in metrics.items():
+            metrics[name] = int(value) if name == "tokens" else float(value)
+        now = time.monotonic()
+        metrics["steps_per_second"] = self.steps / (now - self.since)
+        metrics["tokens_per_second"] = sum(map(int, self.tokens)) / (now - self.since)
+        metrics["logged"] = True
+        self.since, self.steps, self.tokens = now, 0, []
+
+    def close(self) -> None:
+        """Nothing to do."""
+
+
+class StopAtNaN:
+    """Ends the run with the last good checkpoint named when a loss or gradient is not finite."""
+
+    def __init__(self, checkpoints: Checkpoints, every: int):
+        self.checkpoints, self.every = checkpoints, every
+
+    def after(self, step: int, state: TrainState, metrics: Metrics) -> None:
+        """Look at the figures that were fetched, and always before a checkpoint."""
+        if step % self.every and "logged" not in metrics:
+            return
+        for name in ("nll", "gradient_norm"):
+            if not math.isfinite(float(metrics[name])):
+                self.checkpoints.wait()
+                good = self.checkpoints.latest()
+                kept = "no checkpoint was saved" if good is None else f"the last good one is {good}"
+                raise M4MError(
+                    f"{name} is {float(metrics[name])} at step {step}; {kept} in "
+                    f"{self.checkpoints.path}; try a lower learning rate or a clip"
+                )
+
+    def close(self) -> None:
+        """Nothing to do."""
+
+
+class SaveCheckpoints:
+    """Saves state and data iterator, every so many steps and at the end."""
+
+    def __init__(
+        self, checkpoints: Checkpoints, data: Callable[[], dict[str, Any]], every: int, last: int
+    ):
+        self.checkpoints, self.data, self.every, self.last = checkpoints, data, every, last
+
+    def after(self, step: int, state: TrainState, metrics: Metrics) -> None:
+        """Begin to save where a multiple of `every`, or the end, is reached."""
+        if step % self.every == 0 or step == self.last:
+            self.checkpoints.save(state, self.data(), metrics.get(METRIC))
+
+    def close(self) -> None:
+        """Finish what is being saved."""
+        self.checkpoints.close()
+
+
+class MetricsFile:
+    """Appends the fetched figures to `metrics.jsonl`, a line a step."""
+
+    def __init__(self, path: epath.Path, resumed: int):
+        self.path = path
+        if path.exists():  # a resumed run writes the steps past its checkpoint again
+            kept = [json.dumps(line) + "\n" for line in self.lines() if line["step"] <= resumed]
+            path.write_text("".join(kept))
+
+    def lines(self) -> list[dict[str, Any]]:
+        """What the file holds."""
+        return [json.loads(line) for line in self.path.read_text().splitlines()]
+
+    def write(self, step: int, metrics: Metrics) -> None:
+        """Append a line."""
+        with self.path.open("a") as file:
+            file.write(json.dumps({"step": step} | metrics) + "\n")
+
+    def after(self, step: int, state: TrainState, metrics: Metrics) -> None:
+        """Write a line where figures were fetched."""
+        if "logged" in metrics:
+            self.write(step, {k: v for k, v in metrics.items() if k != "logged"})
+
+    def close(self) -> None:
+        """Nothing to do."""
+
+
+class TensorBoard:
+    """Writes the fetched figures where TensorBoard finds them."""
+
+    def __init__(self, path: epath.Path):
+        self.writer = SummaryWriter(str(path))
+
+    def after(self, step: int, state: TrainState, metrics: Metrics) -> None:
+        """Write scalars where figures were fetched."""
+        if "logged" in metrics:
+            for name, value in metrics.items():
+                if name != "logged":
+                    self.writer.add_scalar(name, value, step)
+
+    def close(self) -> None:
+        """Finish the file."""
+        self.writer.close()
+
+
+class Console:
+    """A progress bar with the latest figures; lines instead where there is no terminal."""
+
+    def __init__(self, title: str, done: int, total: int):
+        self.title, self.total, self.shown = title, total, ""
+        self.bar = rich.progress.Progress(
+            "[progress.description]{task.description}",
+            rich.progress.BarColumn(),
+            rich.progress.MofNCompleteColumn(),
+            rich.progress.TimeRemainingColumn(),
+            "{task.fields[figures]}",
+        )
+        self.task = self.bar.add_task(title, total=total, completed=done, figures="")
+        if self.bar.console.is_terminal:
+            self.bar.start()
+
+    def after(self, step: int, state: TrainState, metrics: Metrics) -> None:
+        """Move the bar on."""
+        if METRIC in metrics:
+            self.shown = f"  validation {metrics[METRIC]:.3f}"
+        figures = None
+        if "logged" in metrics:
+            figures = (
+                f"nll {metrics['nll']:.3f}{self.shown}  {metrics['steps_per_second']:.2f} steps/s  "
+                f"{metrics['tokens_per_second']:.0f} tokens/s"
+            )
+            if not self.bar.console.is_terminal:
+                print(f"{self.title} {step}/{self.total}  {figures}", flush=True)
+        self.bar.update(self.task, completed=step, **({"figures": figures} if figures else {}))
+
+    def close(self) -> None:
+        """Leave the bar as it stands."""
+        self.bar.stop()

@@ -1,0 +1,243 @@
+"""A training run out of its configuration: data, system, step and hooks put together."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Iterator
+from typing import Any
+
+import grain
+import jax
+import jax.numpy as jnp
+import yaml
+from etils import epath
+from flax import nnx
+from jax.sharding import Mesh
+
+from m4m_jax import datasets, pretrained
+from m4m_jax.config import Config
+from m4m_jax.data import packing, pipeline
+from m4m_jax.data.packing import PackedBatch
+from m4m_jax.errors import M4MError
+from m4m_jax.files import atomic_path
+from m4m_jax.models import parameters
+from m4m_jax.models.card import Card
+from m4m_jax.models.cross import CrossAdapter, CrossConfig
+from m4m_jax.models.lm import LM, preset
+from m4m_jax.models.lora import LoRAConfig
+from m4m_jax.models.system import System
+from m4m_jax.music.simunote import Vocabulary, by_name
+from m4m_jax.music.tasks import Task, get_task
+from m4m_jax.pretrained import METRIC
+from m4m_jax.training import hooks, sharding
+from m4m_jax.training.checkpoints import Checkpoints
+from m4m_jax.training.loop import Hook, train
+from m4m_jax.training.optim import Hyper, Schedule
+from m4m_jax.training.state import init_state, split
+from m4m_jax.training.step import make_evaluation, make_step
+
+SIZING_BATCHES = 16
+"""How many batches the sizes of the packed arrays are chosen from."""
+
+
+def task_of(config: Config) -> Task:
+    """The task of a run, with the configuration's changes."""
+    names = ("reference", "target", "dedup", "max_notes")
+    changes = {name: getattr(config, name) for name in names}
+    changes = {name: value for name, value in changes.items() if value is not None}
+    return dataclasses.replace(get_task(config.task), **changes)
+
+
+def new_system(config: Config, task: Task, path: epath.Path) -> tuple[System, Card]:
+    """A newly initialised system for a run at `path`, and its card without data and parts."""
+    rngs = nnx.Rngs(config.seed)
+    max_notes, window = task.max_notes, config.window
+    about: dict[str, Any] = dict(task=task.name, max_notes=max_notes, window=window)
+    if config.system == "lm":
+        sizes = preset(config.size, vocabulary=config.vocabulary, encoder=config.encoder)
+        return LM(sizes, rngs=rngs), Card(system="lm", lm=sizes, **about)
+    assert config.base is not None
+    base = pretrained.load(config.base)
+    if not isinstance(base.system, LM):
+        raise M4MError(f"base={config.base} is a linked system; a base is a language model")
+    named = pretrained.base_of(base.system, config.base, path)
+    links = links_of(config)
+    card = Card(system="cross", lm=base.card.lm, adapter=links, base=named, **about)
+    return CrossAdapter(base.system, links, rngs=rngs), card
+
+
+def links_of(config: Config) -> CrossConfig:
+    """The sizes of an adapter."""
+    a = config.adapter
+    lora = LoRAConfig(a.lora_rank, a.lora_alpha, a.lora_targets) if a.lora_rank else None
+    return CrossConfig(every=a.n_skip, width=a.width, heads=a.heads, lora=lora)
+
+
+def hyper_of(config: Config) -> Hyper:
+    """The numbers of a run."""
+    o = config.optimizer
+    rates = (config.dropout, config.lora_dropout, config.mask_rate)
+    return jax.tree.map(jnp.float32, Hyper(o.learning_rate, o.weight_decay, o.clip, *rates))
+
+
+@dataclasses.dataclass(frozen=True)
+class Packer:
+    """A batch of token windows -> the packed arrays of this host, leaves [A, S, ...]."""
+
+    parts: int
+    shards: int
+    vocabulary: Vocabulary
+    sizes: tuple[packing.Size, ...] = ()
+
+    def measure(self, batch: dict[str, Any]) -> packing.Size:
+        """The least size that holds a batch."""
+        return packing.measure(
+            batch["target"],
+            batch.get("reference"),
+            shards=self.parts * self.shards,
+            vocabulary=self.vocabulary,
+        )
+
+    def __call__(self, batch: dict[str, Any]) -> PackedBatch:
+        """Pack, and take microbatches apart."""
+        packed = packing.pack(
+            batch["target"],
+            batch.get("reference"),
+            vocabulary=self.vocabulary,
+            shards=self.parts * self.shards,
+            sizes=self.sizes,
+        )
+        return jax.tree.map(lambda x: x.reshape(self.parts, self.shards, *x.shape[1:]), packed)
+
+
+class Feed:
+    """The packed batches of a run, for training or for validation."""
+
+    def __init__(
+        self, config: Config, task: Task, songs: pipeline.SongSource, mesh: Mesh, *, train: bool
+    ):
+        self.mesh = mesh
+        self.stream = pipeline.dataset(
+            songs,
+            task,
+            batch_size=config.batch,
+            window=config.window,
+            seed=config.seed,
+            vocabulary=by_name(config.vocabulary),
+            train=train,
+            num_batches=config.validation_batches,
+            pad_short=config.pad_short,
+            host=jax.process_index(),
+            hosts=jax.process_count(),
+        )
+        packer = Packer(
+            parts=config.accumulate if train else 1,
+            shards=sharding.shards(mesh) // jax.process_count(),
+            vocabulary=by_name(config.vocabulary),
+        )
+        self.packer = dataclasses.replace(packer, sizes=self._sizes(packer, train))
+
+    def _sizes(self, packer: Packer, train: bool) -> tuple[packing.Size, ...]:
+        """Chosen from a few batches for training, from all of them for validation."""
+        number = SIZING_BATCHES if train else len(self.stream)
+        seen = [packer.measure(self.stream[k]) for k in range(number)]
+        if not train:
+            return (packing.Size(*(max(x) for x in zip(*seen, strict=True))),)
+        windows, steps, width = self.stream[0]["target"].shape
+        windows //= packer.parts * packer.shards
+        return packing.choose_sizes(seen, packing.largest(windows, steps, width))
+
+    def iterator(self) -> grain.DatasetIterator:
+        """The batches, packed ahead of time by threads; its state can be saved and set."""
+        ahead = grain.ReadOptions(num_threads=2, prefetch_buffer_size=8)
+        return iter(self.stream.map(self.packer).to_iter_dataset(ahead))
+
+    def placed(self, batches: Iterator[PackedBatch]) -> Iterator[PackedBatch]:
+        """Batches on the devices of the mesh."""
+        return (sharding.shard_batch(batch, self.mesh) for batch in batches)
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """A finished run: its directory, and the validation NLL before training and at its best."""
+
+    path: epath.Path
+    before: float
+    best: float
+
+
+def settle(config: Config, card: Card, path: epath.Path) -> None:
+    """Write config and card into a new run's directory; refuse one of another configuration."""
+    text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+    file = path / "config.yaml"
+    if file.exists():
+        before = yaml.safe_load(file.read_text())
+        now = yaml.safe_load(text)
+        differ = [k for k in now if k not in ("steps", "every", "keep") and before.get(k) != now[k]]
+        if differ:
+            raise M4MError(
+                f"{path} holds a run with another {', '.join(differ)}; name another directory with -o"
+            )
+    path.mkdir(parents=True, exist_ok=True)
+    pretrained.write_card(card, path)
+    with atomic_path(file) as temporary:
+        temporary.write_text(text)
+
+
+def run(config: Config, path: epath.PathLike, data_dir: epath.PathLike | None = None) -> Result:
+    """Train by a configuration in the directory `path`, or go on where a run there stopped."""
+    path, task, mesh = epath.Path(path), task_of(config), sharding.make_mesh(config.mesh)
+    songs = datasets.open_split(config.data, "train", data_dir=data_dir)
+    held = datasets.open_split(config.data, "validation", data_dir=data_dir)
+    feed = Feed(config, task, songs, mesh, train=True)
+    validation = Feed(config, task, held, mesh, train=False)
+
+    system, card = new_system(config, task, path)
+    settle(config, card.model_copy(update={"data": config.data, "parts": dict(songs.parts)}), path)
+    graph, params, base = split(system)
+    whole = parameters.by_name(base) if isinstance(system, LM) else {}
+    params, base = (sharding.shard_parameters(x, mesh) for x in (params, base))
+    state = init_state(params)._replace(step=sharding.replicate(jnp.zeros((), jnp.int32), mesh))
+
+    checkpoints = Checkpoints(path, config.keep, whole)
+    batches = feed.iterator()
+    if checkpoints.latest() is not None:
+        state, position = checkpoints.restore(state)
+        batches.set_state(position)
+    resumed = int(state.step)
+
+    dtype = jnp.dtype(config.precision)
+    schedule = Schedule(config.optimizer.schedule, config.steps, config.optimizer.warmup)
+    step = jax.jit(make_step(graph, schedule, dtype), donate_argnums=1)
+    evaluate = functools.partial(jax.jit(make_evaluation(graph, dtype)), base)
+
+    def held_out() -> Iterator[PackedBatch]:
+        return validation.placed(validation.iterator())
+
+    log = hooks.MetricsFile(path / "metrics.jsonl", resumed)
+    if not resumed:
+        log.write(0, {METRIC: hooks.mean_nll(evaluate, state.params, held_out())})
+    every, title = config.every, f"{config.system} {config.task}"
+    after: list[Hook] = [
+        hooks.Validation(evaluate, held_out, every.validation, config.steps),
+        hooks.Rates(every.log),
+        hooks.StopAtNaN(checkpoints, every.checkpoint),
+        log,
+        hooks.TensorBoard(path / "tensorboard"),
+        hooks.Console(title, resumed, config.steps),
+        hooks.SaveCheckpoints(checkpoints, batches.get_state, every.checkpoint, config.steps),
+    ]
+    key = jax.random.key(config.seed)
+    train(
+        step,
+        base,
+        state,
+        feed.placed(batches),
+        hyper_of(config),
+        key,
+        steps=config.steps,
+        hooks=after,
+    )
+    figures = [line[METRIC] for line in log.lines() if METRIC in line]
+    return Result(path, figures[0], min(figures))
