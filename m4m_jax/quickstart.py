@@ -39,16 +39,16 @@ COMMON = {
 LM = COMMON | {
     "system": "lm",
     "task": "continuation",
-    "steps": 250,
+    "steps": 120,
     "optimizer": {"learning_rate": 3e-3, "schedule": "one_cycle", "warmup": 0.1, "clip": 1.0},
-    "every": {"log": 25, "validation": 100, "checkpoint": 100},
+    "every": {"log": 20, "validation": 60, "checkpoint": 60},
 }
 ADAPTER = COMMON | {
     "system": "cross",
     "task": TASK,
-    "steps": 250,
+    "steps": 120,
     "optimizer": {"learning_rate": 3e-3, "schedule": "one_cycle", "warmup": 0.1, "clip": 1.0},
-    "every": {"log": 25, "validation": 100, "checkpoint": 100},
+    "every": {"log": 20, "validation": 60, "checkpoint": 60},
 }
 
 
@@ -109,11 +109,15 @@ def quickstart(path: epath.PathLike) -> None:
         raise M4MError("the chorales are in music21: pip install 'm4m_jax[demo]'") from error
     out.mkdir(parents=True, exist_ok=True)
     prepare(out)
+
     lm = run(make_config(LM, "quickstart"), out / "lm", out / "data")
+
     adapter_config = make_config(ADAPTER | {"base": str(out / "lm")}, "quickstart")
     adapter = run(adapter_config, out / "adapter", out / "data")
+
     model = pretrained.load(out / "adapter")
     match = compare_references(model, out)
+
     written = harmonize(model, out)
     print()
     for name, result in (("language model", lm), ("adapter", adapter)):

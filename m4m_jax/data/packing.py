@@ -139,7 +139,7 @@ def choose_sizes(seen: Sequence[Size], most: Size) -> tuple[Size, ...]:
     def margin(share: float) -> Size:
         return Size(*(int(np.ceil(np.max(x) * share / 8) * 8) for x in (rows, blocks)))
 
-    ladder = [Size(*map(min, size, most)) for size in (margin(1.05), margin(1.5))]
+    ladder = [Size(*map(min, size, most)) for size in (margin(1.1), margin(1.5))]
     return tuple(dict.fromkeys([*ladder, most]))
 
 

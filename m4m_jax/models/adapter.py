@@ -16,9 +16,11 @@ class AdapterParam(nnx.Param):
 
 
 class AdapterLinear(Linear):
-    """An affine map that belongs to an adapter."""
+    """An affine map that belongs to an adapter, which keeps the variance of what it maps."""
 
     def __init__(self, inputs: int, outputs: int, axes: tuple[str, str], *, rngs: nnx.Rngs):
-        super().__init__(inputs, outputs, axes, rngs=rngs)
+        super().__init__(
+            inputs, outputs, axes, kernel_init=nnx.initializers.lecun_normal(), rngs=rngs
+        )
         self.kernel = AdapterParam(self.kernel[...], axes=axes)
         self.bias = AdapterParam(self.bias[...], axes=axes[1:])

@@ -72,6 +72,4 @@ def with_leaves(tree: Any, arrays: Mapping[str, Array]) -> Any:
 
 def abstract(tree: Any) -> Any:
     """Shapes, dtypes and shardings of a pytree of arrays, as Orbax wants them for restoring."""
-    return jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), tree
-    )
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), tree)

@@ -78,11 +78,19 @@ def attend(q: Array, k: Array, v: Array, mask: Array | None, noise: Noise | None
 class Linear(nnx.Linear):
     """An affine map over the last axis, to which a low-rank update may be attached (`lora.py`)."""
 
-    def __init__(self, inputs: int, outputs: int, axes: tuple[str, str], *, rngs: nnx.Rngs):
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        axes: tuple[str, str],
+        *,
+        kernel_init: nnx.Initializer = nnx.initializers.normal(0.02),
+        rngs: nnx.Rngs,
+    ):
         super().__init__(
             inputs,
             outputs,
-            kernel_init=nnx.initializers.normal(0.02),
+            kernel_init=kernel_init,
             kernel_metadata={"axes": axes},
             bias_metadata={"axes": axes[1:]},
             rngs=rngs,

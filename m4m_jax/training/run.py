@@ -37,7 +37,7 @@ from m4m_jax.training.optim import Hyper, Schedule
 from m4m_jax.training.state import init_state, split
 from m4m_jax.training.step import make_evaluation, make_step
 
-SIZING_BATCHES = 16
+SIZING_BATCHES = 48
 """How many batches the sizes of the packed arrays are chosen from."""
 
 
