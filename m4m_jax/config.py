@@ -21,8 +21,10 @@ Positive = Annotated[int, pydantic.Field(gt=0)]
 Rate = Annotated[float, pydantic.Field(ge=0, lt=1)]
 
 
-class Section(pydantic.BaseModel, frozen=True, extra="forbid"):
+class Section(pydantic.BaseModel):
     """A group of fields; unknown ones are refused."""
+
+    model_config = pydantic.ConfigDict(frozen=True, extra="forbid")
 
 
 class Adapter(Section):

@@ -11,7 +11,7 @@ from m4m_jax.errors import M4MError
 from m4m_jax.music.inspect import select_notes
 from m4m_jax.music.notes import TRACK, NoteTable, Track, write_midi
 from m4m_jax.music.simunote import Vocabulary, from_rows, from_tokens, to_rows, to_tokens
-from m4m_jax.music.tasks import Task, get_task
+from m4m_jax.music.tasks import get_task
 from m4m_jax.plot import piano_roll
 from m4m_jax.pretrained import Model
 from m4m_jax.sampling.sampler import well_formed
@@ -27,7 +27,7 @@ def as_tracks(tokens: np.ndarray, song: NoteTable, name: str, vocabulary: Vocabu
 def generate(
     model: Model,
     song: NoteTable,
-    task: str | Task | None = None,
+    task: str | None = None,
     *,
     name: str = "this song",
     reference: str | None = None,
@@ -42,7 +42,8 @@ def generate(
 ) -> list[tuple[NoteTable, NoteTable]]:
     """Write the target of a task to a song.
 
-    name: what errors call the song. task: the model's own by default. reference: the part that is read (default: the task's).
+    task: must be the one that the model was trained for; its own by default. name: what errors call
+    the song. reference: the part that is read (default: as in training).
     prompt_steps: so many steps of the song's own target part (of all of it, for a language model)
     begin the target. steps: length of the target (default: the song's). programs: the only
     instruments to write for (drums are 127); the rows written are well-formed in any case. The
@@ -51,21 +52,21 @@ def generate(
     Returns for each sample the reference (without tracks where there is none) and the target.
     Raises M4MError where the song has no such part, or where it is not the model's task.
     """
-    task, names = _task(model, task), model.card.parts
-    vocabulary, max_notes = model.system.lm.vocabulary, model.card.max_notes
+    card, vocabulary = model.card, model.system.lm.vocabulary
+    _check_task(card.task, task)
 
     def tokens(part: NoteTable) -> np.ndarray:
-        rows = to_rows(part.notes, song.length, max_notes, dedup=task.dedup)
+        rows = to_rows(part.notes, song.length, card.max_notes, dedup=card.dedup)
         return to_tokens(rows, vocabulary)
 
     given = song.replace(notes=song.notes[:0], tracks=())
-    if task.reference is not None:
-        given = select_notes(song, reference or task.reference, name, names=names)
+    if card.reference is not None:
+        given = select_notes(song, reference or card.reference, name, names=card.parts)
     prompt = None
     if prompt_steps:
-        prompt = tokens(select_notes(song, task.target, name, names=names))[:prompt_steps]
+        prompt = tokens(select_notes(song, card.target, name, names=card.parts))[:prompt_steps]
     written = model.generate(
-        None if task.reference is None else tokens(given),
+        None if card.reference is None else tokens(given),
         steps=steps or song.length,
         prompt=prompt,
         samples=samples,
@@ -75,7 +76,7 @@ def generate(
         top_p=top_p,
         allowed=well_formed(vocabulary, _allowed(programs)),
     )
-    given, label = without_silent_tracks(given), task.name.split("-to-")[-1]
+    given, label = without_silent_tracks(given), card.task.split("-to-")[-1]
     return [(given, as_tracks(rows, song, label, vocabulary)) for rows in written]
 
 
@@ -87,11 +88,9 @@ def without_silent_tracks(table: NoteTable) -> NoteTable:
     return table.replace(notes=notes, tracks=tuple(table.tracks[k] for k in used))
 
 
-def _task(model: Model, task: str | Task | None) -> Task:
-    task = get_task(task or model.card.task) if not isinstance(task, Task) else task
-    if task.name != model.card.task:
-        raise M4MError(f"the model was trained for {model.card.task}, not for {task.name}")
-    return task
+def _check_task(trained: str, wanted: str | None) -> None:
+    if wanted is not None and get_task(wanted).name != trained:
+        raise M4MError(f"the model was trained for {trained}, not for {wanted}")
 
 
 def _allowed(programs: Iterable[int] | None) -> np.ndarray | None:

@@ -9,7 +9,7 @@ all shards of a batch have one size, out of a few.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -20,7 +20,7 @@ BLOCK = 64
 
 
 class PackedBatch(NamedTuple):
-    """A batch of B windows of T steps on each of S shards; all int32.
+    """A batch of B windows of T steps on each of S shards; int32 arrays of numpy or JAX.
 
     rows: [S, R, 2N], the distinct rows of a shard's references and targets, then PAD rows.
     reference: [S, B, T], which of `rows` each step of the references is; None without references.
@@ -30,12 +30,12 @@ class PackedBatch(NamedTuple):
     position: [S, K, P], a token's place within its step, 0 .. 2N - 1.
     """
 
-    rows: np.ndarray
-    reference: np.ndarray | None
-    target: np.ndarray
-    tokens: np.ndarray
-    step: np.ndarray
-    position: np.ndarray
+    rows: Any
+    reference: Any
+    target: Any
+    tokens: Any
+    step: Any
+    position: Any
 
 
 class Size(NamedTuple):
@@ -53,7 +53,7 @@ class _Shard(NamedTuple):
     """One shard, not yet filled up to a common size."""
 
     rows: np.ndarray
-    index: np.ndarray
+    which: np.ndarray
     tokens: np.ndarray
     step: np.ndarray
     position: np.ndarray
@@ -163,7 +163,7 @@ def pack(
         raise ValueError(f"no size of {list(sizes or ())} holds a batch of {need}")
     windows, steps, width = target.shape[0] // shards, *target.shape[1:]
     cells = windows * steps
-    index = np.stack([s.index for s in packed]).astype(np.int32)
+    index = np.stack([s.which for s in packed]).astype(np.int32)
 
     def blocks(values: str, empty: int) -> np.ndarray:
         out = np.full((shards, size.blocks * BLOCK), empty, np.int32)

@@ -1,0 +1,1 @@
+"""The language model and the systems that link two streams of music."""

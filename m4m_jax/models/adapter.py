@@ -22,5 +22,5 @@ class AdapterLinear(Linear):
         super().__init__(
             inputs, outputs, axes, kernel_init=nnx.initializers.lecun_normal(), rngs=rngs
         )
-        self.kernel = AdapterParam(self.kernel[...], axes=axes)
-        self.bias = AdapterParam(self.bias[...], axes=axes[1:])
+        for name, own in (("kernel", axes), ("bias", axes[1:])):
+            setattr(self, name, AdapterParam(getattr(self, name)[...], axes=own))

@@ -33,6 +33,7 @@ class Base(pydantic.BaseModel, frozen=True, extra="forbid"):
 class Card(pydantic.BaseModel, frozen=True, extra="forbid"):
     """A model's description: what it is made of, and what it was made for.
 
+    task: a task's name; reference, target (part selectors) and dedup as it was trained with them.
     max_notes: notes a row, N, for reference and target. window: steps that it was trained on.
     parts: the names that its data set gives to part selectors.
     """
@@ -43,6 +44,9 @@ class Card(pydantic.BaseModel, frozen=True, extra="forbid"):
     adapter: CrossConfig | None = None
     base: Base | None = None
     task: str
+    reference: str | None
+    target: str
+    dedup: bool = False
     max_notes: int
     window: int
     data: str | None = None

@@ -29,7 +29,7 @@ class CrossConfig:
     every: int = 2
     width: int = 256
     heads: int = 4
-    lora: LoRAConfig | None = LoRAConfig(rank=16, alpha=32.0)
+    lora: LoRAConfig | None = dataclasses.field(default_factory=LoRAConfig)
 
 
 class CrossCarry(NamedTuple):
@@ -124,6 +124,7 @@ class CrossAdapter(System):
         self, target: Array, reference: Array | None, noise: Noise | None = None
     ) -> Array:
         """Both streams side by side, layer by layer (`System.target_states`)."""
+        assert reference is not None
         lm, length = self.lm, target.shape[-2]
         memory = self.read(reference, at(noise, 0))
         encoding = jnp.asarray(step_table(length, target.shape[-1]), target.dtype)
@@ -155,6 +156,7 @@ class CrossAdapter(System):
 
     def start(self, reference: Array | None, batch: int, steps: int) -> tuple[Array, CrossCarry]:
         """Read the references once and begin (`System.start`)."""
+        assert reference is not None
         lm = self.lm
         caches = lm.decoder.caches(batch, steps, lm.start_vector.dtype)
         start = jnp.broadcast_to(lm.start_vector[...], (batch, lm.config.width))

@@ -22,6 +22,10 @@ from m4m_jax.models.noise import Noise, at, dropout
 LAYER_NORM_EPSILON = 1e-12
 
 
+NORMAL = nnx.initializers.normal(0.02)
+"""How weights start, in BERT's arrangement."""
+
+
 class PositionTable(nnx.Variable):
     """Rotary angles [positions, head size]: sines in the first half, cosines in the second.
 
@@ -49,7 +53,7 @@ def sinusoids(positions: int, features: int) -> np.ndarray:
 
 
 def rotate(x: Array, rope: Array) -> Array:
-    """Turn adjacent feature pairs (2i, 2i+1) of `x` [..., T, H, d] by the rows of `rope` [..., T, d].
+    """Turn adjacent feature pairs (2i, 2i+1) of x [..., T, H, d] by the rows of rope [..., T, d].
 
     The rotation is done in the table's precision (float32) and returned in that of `x`.
     """
@@ -84,7 +88,7 @@ class Linear(nnx.Linear):
         outputs: int,
         axes: tuple[str, str],
         *,
-        kernel_init: nnx.Initializer = nnx.initializers.normal(0.02),
+        kernel_init: nnx.Initializer = NORMAL,
         rngs: nnx.Rngs,
     ):
         super().__init__(

@@ -1,0 +1,1 @@
+"""Writing music with a model."""

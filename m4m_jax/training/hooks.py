@@ -54,7 +54,8 @@ class Rates:
 
     def __init__(self, every: int):
         self.every = every
-        self.since, self.steps, self.tokens = time.monotonic(), 0, []
+        self.since, self.steps = time.monotonic(), 0
+        self.tokens: list[Any] = []
 
     def after(self, step: int, state: TrainState, metrics: Metrics) -> None:
         """Fetch the step's figures, which waits for the device."""
@@ -182,7 +183,6 @@ class Console:
         """Move the bar on."""
         if METRIC in metrics:
             self.shown = f"  validation {metrics[METRIC]:.3f}"
-        figures = None
         if "logged" in metrics:
             figures = (
                 f"nll {metrics['nll']:.3f}{self.shown}  {metrics['steps_per_second']:.2f} steps/s  "
@@ -190,7 +190,8 @@ class Console:
             )
             if not self.bar.console.is_terminal:
                 print(f"{self.title} {step}/{self.total}  {figures}", flush=True)
-        self.bar.update(self.task, completed=step, **({"figures": figures} if figures else {}))
+            self.bar.update(self.task, figures=figures)
+        self.bar.update(self.task, completed=step)
 
     def close(self) -> None:
         """Leave the bar as it stands."""

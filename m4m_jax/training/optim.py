@@ -58,7 +58,7 @@ class Schedule:
 
 
 def adamw(hyper: Hyper, schedule: Schedule, step: Array) -> optax.GradientTransformation:
-    """Clipping and AdamW as they stand at a step; the state's form does not depend on any number."""
+    """Clipping and AdamW as they stand at a step; the form of their state depends on no number."""
     factor, beta1 = schedule(step)
     return optax.chain(
         optax.clip_by_global_norm(hyper.clip),

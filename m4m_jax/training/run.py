@@ -52,8 +52,14 @@ def task_of(config: Config) -> Task:
 def new_system(config: Config, task: Task, path: epath.Path) -> tuple[System, Card]:
     """A newly initialised system for a run at `path`, and its card without data and parts."""
     rngs = nnx.Rngs(config.seed)
-    max_notes, window = task.max_notes, config.window
-    about: dict[str, Any] = dict(task=task.name, max_notes=max_notes, window=window)
+    about: dict[str, Any] = {
+        "task": task.name,
+        "reference": task.reference,
+        "target": task.target,
+        "dedup": task.dedup,
+        "max_notes": task.max_notes,
+        "window": config.window,
+    }
     if config.system == "lm":
         sizes = preset(config.size, vocabulary=config.vocabulary, encoder=config.encoder)
         return LM(sizes, rngs=rngs), Card(system="lm", lm=sizes, **about)
@@ -177,7 +183,7 @@ def settle(config: Config, card: Card, path: epath.Path) -> None:
         differ = [k for k in now if k not in ("steps", "every", "keep") and before.get(k) != now[k]]
         if differ:
             raise M4MError(
-                f"{path} holds a run with another {', '.join(differ)}; name another directory with -o"
+                f"{path} holds a run with another {', '.join(differ)}; name a new directory with -o"
             )
     path.mkdir(parents=True, exist_ok=True)
     pretrained.write_card(card, path)

@@ -27,7 +27,7 @@ RULES: dict[str | None, str | None] = {
 """Which mesh axis each logical axis of a parameter is split over."""
 
 
-def make_mesh(sizes: Mapping[str, int]) -> Mesh:
+def make_mesh(sizes: Mapping[Any, int]) -> Mesh:
     """A mesh over all devices of all hosts. A size of -1 takes what the others leave."""
     devices = len(jax.devices())
     fixed = int(np.prod([n for n in sizes.values() if n > 0]))
