@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from m4m_jax.pretrained import Model as Model
     from m4m_jax.pretrained import load as load
     from m4m_jax.pretrained import save as save
-    from m4m_jax.training.run import run as train
+    from m4m_jax.training.run import run as train  # noqa: F401
 
 _HOMES = {
     "Config": "config",
@@ -43,7 +43,7 @@ _HOMES = {
     "write_samples": "generation",
 }
 
-__all__ = sorted(_HOMES)  # noqa: PLE0605
+__all__ = sorted(_HOMES)
 
 
 def __getattr__(name: str) -> Any:

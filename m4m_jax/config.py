@@ -28,11 +28,15 @@ class Section(pydantic.BaseModel):
 
 
 class Adapter(Section):
-    """The links of a cross-attentive adapter, and its low-rank updates (none at `lora_rank` 0)."""
+    """The links of a cross-attentive adapter, and its low-rank updates (none at `lora_rank` 0).
+
+    n_skip: one layer in so many has a link. gate: what the links' gates start at.
+    """
 
     n_skip: Positive = 2
     width: Positive = 256
     heads: Positive = 4
+    gate: float = 0.0
     lora_rank: Annotated[int, pydantic.Field(ge=0)] = 16
     lora_alpha: float = 32.0
     lora_targets: tuple[Literal["query", "key", "value", "output"], ...] = ("query", "value")

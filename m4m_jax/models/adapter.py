@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from flax import nnx
+from jax import Array
 
 from m4m_jax.models.roformer import Linear
 
@@ -15,12 +18,22 @@ class AdapterParam(nnx.Param):
     """
 
 
-class AdapterLinear(Linear):
-    """An affine map that belongs to an adapter, which keeps the variance of what it maps."""
+KEEP_VARIANCE = nnx.initializers.lecun_normal()
+"""How maps of an adapter start: their output varies as much as what they map."""
 
-    def __init__(self, inputs: int, outputs: int, axes: tuple[str, str], *, rngs: nnx.Rngs):
-        super().__init__(
-            inputs, outputs, axes, kernel_init=nnx.initializers.lecun_normal(), rngs=rngs
-        )
+
+class AdapterLinear(Linear):
+    """An affine map that belongs to an adapter."""
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        axes: tuple[str, str],
+        *,
+        kernel_init: Callable[..., Array] = KEEP_VARIANCE,
+        rngs: nnx.Rngs,
+    ):
+        super().__init__(inputs, outputs, axes, kernel_init=kernel_init, rngs=rngs)
         for name, own in (("kernel", axes), ("bias", axes[1:])):
             setattr(self, name, AdapterParam(getattr(self, name)[...], axes=own))

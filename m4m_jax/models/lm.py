@@ -117,7 +117,7 @@ class LM(System):
         return h[..., 0, :]
 
     def shift(self, steps: Array) -> Array:
-        """Step embeddings [..., T, D] -> the decoder's input: start vector, all but the last one."""
+        """Step embeddings [..., T, D] -> the decoder's input: start vector, all but the last."""
         start = jnp.broadcast_to(self.start_vector[...], (*steps.shape[:-2], 1, steps.shape[-1]))
         return jnp.concatenate([start, steps[..., :-1, :]], axis=-2)
 

@@ -9,6 +9,7 @@ system is a short loop over layers that uses them.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -88,7 +89,7 @@ class Linear(nnx.Linear):
         outputs: int,
         axes: tuple[str, str],
         *,
-        kernel_init: nnx.Initializer = NORMAL,
+        kernel_init: Callable[..., Array] = NORMAL,
         rngs: nnx.Rngs,
     ):
         super().__init__(

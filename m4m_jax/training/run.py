@@ -77,7 +77,7 @@ def links_of(config: Config) -> CrossConfig:
     """The sizes of an adapter."""
     a = config.adapter
     lora = LoRAConfig(a.lora_rank, a.lora_alpha, a.lora_targets) if a.lora_rank else None
-    return CrossConfig(every=a.n_skip, width=a.width, heads=a.heads, lora=lora)
+    return CrossConfig(a.n_skip, a.width, a.heads, a.gate, lora)
 
 
 def hyper_of(config: Config) -> Hyper:
