@@ -28,8 +28,7 @@ def atomic_path(path: epath.PathLike) -> Iterator[epath.Path]:
     """
     target = epath.Path(path)
     temporary = target.with_name(f".{target.stem}.{uuid.uuid4().hex[:8]}.tmp{target.suffix}")
-    if not target.parent.is_dir():
-        raise M4MError(f"{target}: the folder {target.parent} does not exist; make it first")
+    _check_folder(target)
     try:
         yield temporary
     except BaseException as error:
@@ -43,6 +42,29 @@ def atomic_path(path: epath.PathLike) -> Iterator[epath.Path]:
     except OSError as error:
         _remove(temporary)
         raise _cannot_write(target, error) from error
+
+
+def absolute(path: epath.PathLike) -> epath.Path:
+    """The path from the root of this machine's files; a bucket's (gs://...) is one already."""
+    path = os.fspath(path)
+    return epath.Path(path if "://" in path else os.path.abspath(path))
+
+
+def check_place(path: epath.PathLike) -> None:
+    """Find out before long work whether a file could be written to `path` after it.
+
+    Raises:
+        M4MError: The folder of `path` does not exist, or `path` is a folder.
+    """
+    target = epath.Path(path)
+    _check_folder(target)
+    if target.is_dir():
+        raise M4MError(f"{target}: cannot be written (it is a folder)")
+
+
+def _check_folder(target: epath.Path) -> None:
+    if not target.parent.is_dir():
+        raise M4MError(f"{target}: the folder {target.parent} does not exist; make it first")
 
 
 def _cannot_write(target: epath.Path, error: OSError) -> M4MError:

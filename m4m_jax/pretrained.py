@@ -21,7 +21,7 @@ from orbax.checkpoint import checkpoint_managers as policies
 
 from m4m_jax.data.packing import pack, unpack
 from m4m_jax.errors import M4MError
-from m4m_jax.files import atomic_path
+from m4m_jax.files import absolute, atomic_path
 from m4m_jax.models import card as cards
 from m4m_jax.models import parameters
 from m4m_jax.models.card import Base, Card
@@ -118,7 +118,7 @@ def step_manager(path: epath.PathLike, keep: int | None = None, **options) -> oc
     )
     policy = policies.AnyPreservationPolicy([policies.LatestN(1), best])
     return ocp.CheckpointManager(
-        epath.Path(path),
+        absolute(path),
         options=ocp.CheckpointManagerOptions(
             best_fn=nll, best_mode="min", preservation_policy=policy, **options
         ),
