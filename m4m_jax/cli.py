@@ -1,111 +1,173 @@
 """The command line, `m4m`: parse, call, print.
 
-Heavy imports wait until a command needs them, so that help and music commands start at once.
+Heavy imports wait until a command has checked what it can without them, so that help, music
+commands and mistakes are answered at once.
 """
 
 from __future__ import annotations
 
-import logging
+import importlib.metadata
+import os
 import sys
-from typing import Annotated
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
 
-import rich.console
-import rich.table
 import typer
 
 from m4m_jax.errors import M4MError
 
+if TYPE_CHECKING:
+    from m4m_jax.music import NoteTable
+
 app = typer.Typer(
     help="Music-for-music models: train, generate, inspect.",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,
 )
-data_app = typer.Typer(help="Build data sets.", no_args_is_help=True)
+data_app = typer.Typer(help="Build data sets.", rich_markup_mode=None)
 app.add_typer(data_app, name="data")
 
+# Typer carries a copy of Click in some versions and needs Click in others; this is either's.
+_UsageError: type[Exception] = typer.BadParameter.__mro__[1]
+
+_INTERRUPTED = 130  # as a shell reports a program ended by Ctrl-C
+
+MidiFile = Annotated[str, typer.Argument(metavar="FILE", help="A MIDI file.")]
 DataDir = Annotated[
-    str | None, typer.Option(help="Where data sets live (default: TFDS's own folder).")
+    str | None,
+    typer.Option(metavar="DIR", help="Where data sets live (default: TFDS's own folder)."),
 ]
 
 
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        print(f"m4m {importlib.metadata.version('m4m_jax')}")
+        raise typer.Exit
+
+
+@app.callback(invoke_without_command=True)
+def _start(
+    context: typer.Context,
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="Print the version.", is_eager=True, callback=_show_version),
+    ] = False,
+) -> None:
+    if context.invoked_subcommand is None:
+        print(context.get_help())
+
+
 @app.command()
-def tracks(file: Annotated[str, typer.Argument(help="A MIDI file.")]) -> None:
+def tracks(file: MidiFile) -> None:
     """List a file's parts: selector, name, program, notes, range."""
     from m4m_jax.music import read_midi
-    from m4m_jax.music.inspect import describe_tracks, off_grid_warning
+    from m4m_jax.music.inspect import describe_tracks
 
     song = read_midi(file)
-    table = rich.table.Table("part", "name", "program", "notes", "range", box=None)
+    rows = [("part", "name", "program", "notes", "range")]
     for part in describe_tracks(song):
+        span = "-" if part.lowest is None else f"{part.lowest}-{part.highest}"
         program = f"{part.program} {part.instrument}"
-        span = f"{part.lowest}-{part.highest}"
-        table.add_row(part.selector, part.name, program, str(part.notes), span)
-    console = rich.console.Console(width=None if sys.stdout.isatty() else 120)
-    console.print(table)
-    console.print(f"{song.length} steps, {len(song.notes)} notes")
-    if warning := off_grid_warning(song):
-        print(f"warning: {file}: {warning}", file=sys.stderr)
+        rows.append((part.selector, _printable(part.name), program, str(part.notes), span))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        print("  ".join(cells).rstrip())
+    print(f"{song.length} steps, {len(song.notes)} notes")
+    _warn_off_grid(song, file)
 
 
 @app.command()
 def tokenize(
-    file: Annotated[str, typer.Argument(help="A MIDI file.")],
-    reference: Annotated[str, typer.Option(help="Part that is given, such as track-1.")],
-    target: Annotated[str, typer.Option(help="Part to be written, such as track-0.")],
-    out: Annotated[str, typer.Option("--out", "-o", help="The .npz file to write.")],
-    max_notes: Annotated[int, typer.Option(help="Notes that a step holds, N.")] = 16,
-    dedup: Annotated[bool, typer.Option(help="Make notes of equal program and pitch one.")] = False,
-    vocabulary: Annotated[str, typer.Option(help="plain or velocity.")] = "plain",
+    file: MidiFile,
+    reference: Annotated[
+        str, typer.Option(metavar="PART", help="Part that is given, such as track-1.")
+    ],
+    target: Annotated[
+        str, typer.Option(metavar="PART", help="Part to be written, such as track-0.")
+    ],
+    out: Annotated[str, typer.Option("--out", "-o", metavar="FILE", help="The .npz to write.")],
+    max_notes: Annotated[int, typer.Option(min=1, help="Notes that a step holds, N.")] = 16,
+    dedup: Annotated[
+        bool, typer.Option("--dedup", help="Make notes of equal program and pitch one.")
+    ] = False,
+    vocabulary: Annotated[
+        str, typer.Option(metavar="NAME", help="plain, or velocity to keep velocities.")
+    ] = "plain",
 ) -> None:
-    """Write the tokens and rows of two parts of a MIDI file as .npz."""
+    """Write the tokens and rows of two parts of a MIDI file as .npz.
+
+    A part is all, track-K, upto-K, from-K, notrack-K, drum, nondrum, random-0, random-1, dense,
+    sparse, empty, or a track's name.
+    """
     from m4m_jax.music.inspect import tokenize_file
 
     tokenize_file(file, reference, target, max_notes, dedup, vocabulary, out)
     print(out)
 
 
+@data_app.callback()
+def _start_data() -> None:
+    """Build data sets."""
+
+
 @data_app.command("build")
 def data_build(
-    name: Annotated[str, typer.Argument(help="bach_chorales, nottingham or midi_folder.")],
-    source: Annotated[str | None, typer.Option(help="Folder with the songs.")] = None,
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="bach_chorales, nottingham or midi_folder.")
+    ],
+    source: Annotated[
+        str | None, typer.Option(metavar="DIR", help="Folder with the songs.")
+    ] = None,
     data_dir: DataDir = None,
     config: Annotated[
-        str | None, typer.Option("--name", help="A name of your own for a midi_folder.")
+        str | None,
+        typer.Option("--name", metavar="NAME", help="A name of your own for a midi_folder."),
     ] = None,
-    workers: Annotated[int | None, typer.Option(help="Processes that read files.")] = None,
-    time_limit: Annotated[float, typer.Option(help="Seconds that reading a file may take.")] = 60.0,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes that read files (default: all cores).")
+    ] = None,
+    time_limit: Annotated[
+        float, typer.Option(min=0.1, help="Seconds that reading a file may take.")
+    ] = 60.0,
 ) -> None:
     """Build a data set; what could not be used is listed with its reason."""
     from m4m_jax import datasets
+    from m4m_jax.progress import progress_bar
 
     full = name if config is None else f"{name}/{config}"
-    with _progress("reading songs") as progress:
+    with progress_bar("reading songs") as progress:
         report = datasets.build(
             full, source, data_dir, workers=workers, time_limit=time_limit, progress=progress
         )
-    print(report.summary())
+    print("\n".join(report.summary()))
     print(datasets.info(full, data_dir).directory)
 
 
 @app.command()
 def train(
-    config: Annotated[str, typer.Argument(help="A configuration, such as configs/*.yaml.")],
+    config: Annotated[
+        str, typer.Argument(metavar="CONFIG", help="A YAML file, such as those in configs/.")
+    ],
     changes: Annotated[
         list[str] | None,
-        typer.Argument(help="preset=NAME, key=value, ...", metavar="[KEY=VALUE]..."),
+        typer.Argument(metavar="KEY=VALUE", help="preset=NAME, steps=500, optimizer.clip=1.0, ..."),
     ] = None,
     out: Annotated[
-        str | None, typer.Option("--out", "-o", help="The run's directory (default: runs/...).")
+        str | None,
+        typer.Option("--out", "-o", metavar="DIR", help="The run's directory (default: runs/...)."),
     ] = None,
     data_dir: DataDir = None,
 ) -> None:
     """Train a language model or an adapter; goes on by itself where a run stopped."""
     from m4m_jax.config import load_config, run_name
-    from m4m_jax.training.run import run
 
     settings = load_config(config, changes or ())
     path = out or f"runs/{run_name(config, changes or ())}"
+    _quiet_libraries()
+    from m4m_jax.training.run import run
+
     result = run(settings, path, data_dir)
     print(f"validation NLL {result.before:.4f} -> {result.best:.4f} nats a token")
     print(result.path)
@@ -113,20 +175,31 @@ def train(
 
 @app.command()
 def generate(
-    task: Annotated[str, typer.Argument(help="A task, such as chord-to-melody.")],
-    file: Annotated[str, typer.Argument(help="A MIDI file.")],
-    model: Annotated[str, typer.Option(help="A model's or a run's directory.")],
-    out: Annotated[str, typer.Option("--out", "-o", help="The MIDI file to write.")],
+    task: Annotated[
+        str,
+        typer.Argument(
+            metavar="TASK",
+            help="What the model was trained for: chord-to-melody, melody-to-chord, harmonize, "
+            "drums-to-others, others-to-drums, analysis, random-split, density-split or "
+            "continuation.",
+        ),
+    ],
+    file: MidiFile,
+    model: Annotated[str, typer.Option(metavar="DIR", help="A model's or a run's directory.")],
+    out: Annotated[
+        str, typer.Option("--out", "-o", metavar="FILE", help="The MIDI file to write.")
+    ],
     base: Annotated[
-        str | None, typer.Option(help="The adapter's language model (default: as it names).")
+        str | None,
+        typer.Option(metavar="DIR", help="The adapter's language model (default: as it names)."),
     ] = None,
     reference: Annotated[
-        str | None, typer.Option(help="Part that is read (default: the task's).")
+        str | None, typer.Option(metavar="PART", help="Part that is read (default: the task's).")
     ] = None,
     samples: Annotated[
         int, typer.Option(min=1, help="How many; more than one are numbered OUT_1, OUT_2, ...")
     ] = 1,
-    seed: Annotated[int, typer.Option(help="Of the random draws.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the random draws.")] = 0,
     temperature: Annotated[float, typer.Option(min=0, help="0 takes the likeliest token.")] = 1.0,
     top_k: Annotated[int | None, typer.Option(min=1, help="Draw from the k likeliest.")] = None,
     top_p: Annotated[
@@ -134,18 +207,30 @@ def generate(
     ] = None,
     prompt: Annotated[int, typer.Option(min=0, help="Steps of the song's own target kept.")] = 0,
     steps: Annotated[
-        int | None, typer.Option(min=1, help="Length of the target (default: the song's).")
+        int | None,
+        typer.Option(min=1, max=100_000, help="Length of the target (default: the song's)."),
     ] = None,
     programs: Annotated[
-        str | None, typer.Option(help="Instruments allowed, such as 0,24 (drums are 127).")
+        str | None,
+        typer.Option(metavar="P,...", help="Instruments allowed, such as 0,24 (drums are 127)."),
     ] = None,
-    plot: Annotated[str | None, typer.Option(help="Also draw a piano roll, a PNG.")] = None,
+    plot: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Also draw a piano roll, a PNG.")
+    ] = None,
 ) -> None:
     """Write the target part of a task beside the reference of a song."""
-    from m4m_jax import generation, pretrained
-    from m4m_jax.music import read_midi
+    from m4m_jax.files import check_place
+    from m4m_jax.music import get_task, read_midi
 
+    get_task(task)
+    for path in (out, plot):
+        if path is not None:
+            check_place(path)
     song = read_midi(file)
+    _warn_off_grid(song, file)
+    _quiet_libraries()
+    from m4m_jax import generation, pretrained
+
     written = generation.generate(
         pretrained.load(model, base),
         song,
@@ -161,32 +246,77 @@ def generate(
         steps=steps,
         programs=None if programs is None else generation.parse_programs(programs),
     )
-    for path in generation.write_samples(written, out, plot):
-        print(path)
+    for written_to in generation.write_samples(written, out, plot):
+        print(written_to)
 
 
 @app.command()
 def quickstart(
-    out: Annotated[str, typer.Option("--out", "-o", help="Where to write.")] = "quickstart",
+    out: Annotated[
+        str, typer.Option("--out", "-o", metavar="DIR", help="Where to write.")
+    ] = "quickstart",
 ) -> None:
     """The whole road in minutes: Bach chorales, a language model, an adapter, a harmonisation."""
+    _quiet_libraries()
     from m4m_jax.quickstart import quickstart
 
     quickstart(out)
 
 
-def _progress(title: str):
-    from m4m_jax.progress import progress_bar
-
-    return progress_bar(title)
+def _printable(text: str) -> str:
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
-def main() -> None:
-    """Run the command line; a user's mistake is one line on stderr and status 2."""
-    # The libraries' own warnings speak of their internals.
-    logging.getLogger("absl").setLevel(logging.ERROR)
+def _warn_off_grid(song: NoteTable, file: str) -> None:
+    from m4m_jax.music.inspect import off_grid_warning
+
+    if warning := off_grid_warning(song):
+        print(f"m4m: warning: {file}: {warning}", file=sys.stderr)
+
+
+def _quiet_libraries() -> None:
+    """Keep what libraries say of their own internals off the console; errors still show.
+
+    Most of them speak through absl, which sets its own level when it is imported.
+    """
+    from absl import logging
+
+    logging.set_verbosity(logging.ERROR)
+
+
+def _fail(message: str) -> int:
+    print(f"m4m: {' '.join(message.split())}", file=sys.stderr)
+    return 2
+
+
+def _run(arguments: Sequence[str] | None) -> int:
+    """The exit status of a command line; a user's mistake is one line on stderr and status 2."""
     try:
-        app()
+        # Typer turns Ctrl-C into an exit status, or into its own exception in older versions.
+        status = app(args=arguments, prog_name="m4m", standalone_mode=False)
+        sys.stdout.flush()
+        return status if isinstance(status, int) else 0
     except M4MError as error:
-        print(f"m4m: {' '.join(str(error).split())}", file=sys.stderr)
-        sys.exit(2)
+        return _fail(str(error))
+    except _UsageError as error:
+        context = getattr(error, "ctx", None)
+        command = context.command_path if context is not None else "m4m"
+        return _fail(f"{error.format_message()} ({command} --help lists what there is)")  # type: ignore[attr-defined]
+    except BrokenPipeError:
+        # Whoever read the output has gone; nothing is left to be told, at exit neither.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except OSError as error:
+        if error.filename is None:
+            raise
+        return _fail(f"{error.filename}: {error.strerror or error}")
+    except (KeyboardInterrupt, typer.Abort):
+        return _INTERRUPTED
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line (`sys.argv` by default) and exit with its status."""
+    status = _run(arguments)
+    if status == _INTERRUPTED:
+        print("m4m: interrupted", file=sys.stderr)
+    sys.exit(status)

@@ -67,6 +67,8 @@ class _Pool:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 env=environment,
+                # Ctrl-C reaches the builder alone, which ends its workers.
+                process_group=0,
             )
         worker = _Worker(process, ours)
         self.workers.append(worker)

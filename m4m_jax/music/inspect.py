@@ -12,6 +12,7 @@ from etils import epath
 from m4m_jax.errors import M4MError
 from m4m_jax.files import atomic_path
 from m4m_jax.music import simunote
+from m4m_jax.music.instruments import INSTRUMENTS
 from m4m_jax.music.notes import PITCH, TRACK, NoteTable, read_midi
 from m4m_jax.music.parts import list_parts, select
 
@@ -44,9 +45,6 @@ class PartFacts:
 
 def describe_tracks(table: NoteTable) -> list[PartFacts]:
     """The facts of every part of a song, in order."""
-    # Here, since it takes seconds to import.
-    from miditok.constants import MIDI_INSTRUMENTS
-
     facts = []
     for number, track in enumerate(table.tracks):
         pitch = table.notes[table.notes[:, TRACK] == number, PITCH]
@@ -55,7 +53,7 @@ def describe_tracks(table: NoteTable) -> list[PartFacts]:
                 selector=f"track-{number}",
                 name=track.name,
                 program=track.program,
-                instrument="Drums" if track.is_drum else MIDI_INSTRUMENTS[track.program]["name"],
+                instrument="Drums" if track.is_drum else INSTRUMENTS[track.program],
                 is_drum=track.is_drum,
                 notes=len(pitch),
                 lowest=int(pitch.min()) if len(pitch) else None,
