@@ -8,7 +8,7 @@ changes single fields after it.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 import pydantic
@@ -85,7 +85,7 @@ class Config(Section):
     reference: str | None = None
     target: str | None = None
     dedup: bool | None = None
-    max_notes: Positive | None = None
+    max_notes: Annotated[int, pydantic.Field(gt=0, le=32)] | None = None
     window: Positive = 384
     pad_short: bool = False
     batch: Positive = 8
@@ -121,21 +121,24 @@ class Config(Section):
 def load_config(path: epath.PathLike, overrides: Sequence[str] = ()) -> Config:
     """The configuration of a YAML file with `key=value` changes; M4MError where it is wrong."""
     path = epath.Path(path)
-    if not path.exists():
+    if not path.is_file():
         raise M4MError(f"{path}: there is no such configuration file")
     try:
         fields = yaml.safe_load(path.read_text())
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise M4MError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(fields, dict):
         raise M4MError(f"{path} is not a configuration: it holds no keys")
     changes = [_parse(text) for text in overrides]
-    presets = fields.pop("presets", {})
+    presets = fields.pop("presets", None) or {}
+    if not isinstance(presets, dict) or not all(isinstance(p, dict) for p in presets.values()):
+        raise M4MError(f"{path}: presets must be groups of changes by name")
     for keys, value in changes:
         if keys == ["preset"]:
-            if value not in presets:
-                raise M4MError(f"{path} has no preset {value!r}; it has {', '.join(presets)}")
-            _merge(fields, presets[value])
+            if str(value) not in presets:
+                there = ", ".join(presets) or "none"
+                raise M4MError(f"{path} has no preset {str(value)!r}; it has {there}")
+            _merge(fields, presets[str(value)])
     for keys, value in changes:
         if keys != ["preset"]:
             _merge(fields, _nested(keys, value))
@@ -189,10 +192,23 @@ def _explain(error: Any) -> str:
     if error["type"] != "extra_forbidden":
         message = error["msg"].removeprefix("Value error, ")
         return f"{place}: {message}" if place else message
-    model: type[pydantic.BaseModel] = Config
-    for key in error["loc"][:-1]:
-        inner = model.model_fields[str(key)].annotation
-        assert isinstance(inner, type)
-        model = inner
-    near = difflib.get_close_matches(str(error["loc"][-1]), model.model_fields, n=1, cutoff=0)
-    return f"unknown key {place}; the nearest known one is {near[0]}"
+    return f"unknown key {place}; the nearest known one is {_nearest(place)}"
+
+
+def _nearest(key: str) -> str:
+    """The known key that an unknown one, dotted, is most like, or whose last word is."""
+    known = list(_keys(Config))
+    last = key.rpartition(".")[2]
+
+    def likeness(candidate: str) -> float:
+        pairs = ((key, candidate), (last, candidate.rpartition(".")[2]))
+        return max(difflib.SequenceMatcher(None, *pair).ratio() for pair in pairs)
+
+    return max(known, key=likeness)
+
+
+def _keys(section: type[pydantic.BaseModel]) -> Iterator[str]:
+    for name, field in section.model_fields.items():
+        yield name
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
+            yield from (f"{name}.{key}" for key in _keys(field.annotation))

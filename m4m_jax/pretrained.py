@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
+import tensorstore
 from etils import epath
 from flax import nnx
 from orbax.checkpoint import checkpoint_managers as policies
@@ -219,6 +220,7 @@ def _restore(path: epath.Path, state: nnx.State) -> nnx.State:
         wanted = parameters.abstract(parameters.by_name(state))
         args = ocp.args.Composite(model=ocp.args.StandardRestore(wanted))
         try:
+            _check_names(path / str(step) / "model", set(wanted))
             arrays = manager.restore(step, args=args)["model"]
         except Exception as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
@@ -226,3 +228,13 @@ def _restore(path: epath.Path, state: nnx.State) -> nnx.State:
                 f"{path / str(step)} cannot be read as its model.json says: {reason}"
             ) from error
     return parameters.fill(state, arrays)
+
+
+def _check_names(item: epath.Path, wanted: set[str]) -> None:
+    """Look into a checkpoint first: where arrays fail to load, libraries print tracebacks."""
+    place = os.fspath(absolute(item))
+    base = place if "://" in place else f"file://{place}"
+    store = tensorstore.KvStore.open({"driver": "ocdbt", "base": f"{base}/"}).result()
+    names = {key.decode().rpartition("/")[0] for key in store.list().result()}
+    if odd := sorted(wanted ^ names):
+        raise ValueError(f"it {'lacks' if odd[0] in wanted else 'also holds'} {odd[0]}")

@@ -63,9 +63,13 @@ def read_card(text: str, where: str) -> Card:
     """The card of a `model.json`; M4MError where it is not one."""
     try:
         return Card.model_validate(json.loads(text))
-    except (json.JSONDecodeError, pydantic.ValidationError) as error:
-        detail = str(error).splitlines()
-        raise M4MError(f"{where} does not describe a model: {' '.join(detail[1:3])}") from error
+    except json.JSONDecodeError as error:
+        raise M4MError(f"{where} does not describe a model: not JSON ({error})") from error
+    except pydantic.ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        reason = f"{place}: {first['msg']}" if place else first["msg"]
+        raise M4MError(f"{where} does not describe a model: {reason}") from error
 
 
 def saved(system: System) -> type[nnx.Variable]:
