@@ -419,7 +419,10 @@ def served(bad_files) -> dict[str, Served]:
     spoil(bad_files)
     build_data(bad_files)
     cases = {name: arguments for name, (arguments, _) in HEAVY.items()} | WORKING
-    environment = dict(os.environ, TFDS_DATA_DIR=str(bad_files / "default-data"))
+    environment = os.environ | {
+        "TFDS_DATA_DIR": str(bad_files / "default-data"),
+        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+    }
     done = subprocess.run(
         [sys.executable, "-c", SERVER],
         input=json.dumps(list(cases.values())),

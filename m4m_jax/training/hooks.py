@@ -195,4 +195,5 @@ class Console:
 
     def close(self) -> None:
         """Leave the bar as it stands."""
-        self.bar.stop()
+        if self.bar.console.is_terminal:
+            self.bar.stop()
