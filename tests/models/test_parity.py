@@ -77,7 +77,7 @@ def token_nll(system: System, target: np.ndarray, reference: np.ndarray | None =
 
 @pytest.mark.parametrize("stack", ["model", "local_encoder", "local_decoder"])
 def test_layer_with_openings_agrees(theirs, ours, stack):
-    mine = dict(model="decoder", local_encoder="encoder").get(stack, stack)
+    mine = {"model": "decoder", "local_encoder": "encoder"}.get(stack, stack)
     h, added, gained = hidden(0, 3, 2, 12, SMALL.width)
     mask = None if stack == "local_encoder" else causal(12)
     rope = getattr(ours, mine).rope(slice(12))
