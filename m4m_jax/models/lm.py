@@ -52,7 +52,7 @@ class LMConfig:
 
 
 PRESETS = {
-    "tiny": LMConfig(128, 4, 4, 256, local_layers=1, local_heads=4, local_ffn=256),
+    "tiny": LMConfig(64, 4, 4, 256, local_layers=1, local_heads=4, local_ffn=128),
     "0": LMConfig(512, 6, 8, 1024),
     "1": LMConfig(768, 12, 12, 3072),
     "2": LMConfig(1024, 24, 16, 4096),
@@ -83,6 +83,8 @@ class LM(System):
             embedding_metadata={"axes": ("vocab", "embed")},
             rngs=rngs,
         )
+        # Otherwise it casts to the precision that it was made in, whatever it holds by then.
+        self.embedding.dtype = None
         self.encoder = Stack(*local, rngs=rngs)
         self.decoder = Stack(c.layers, c.width, c.heads, c.ffn, c.positions, rngs=rngs)
         self.local_decoder = Stack(*local, rngs=rngs)

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from m4m_jax.music.simunote import PLAIN
+from tests.compiling import quick_compile as quick_compile
 
 
 @pytest.fixture(autouse=True)
