@@ -1,0 +1,176 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from m4m_jax.data import packing
+from m4m_jax.data.packing import BLOCK, Size, choose_sizes, largest, measure, pack, unpack
+from m4m_jax.music.simunote import PLAIN, VELOCITY, Vocabulary
+
+
+def token_rows(rng, batch: int, steps: int, notes: int, vocabulary: Vocabulary) -> np.ndarray:
+    """Rows with 0 to N notes, few different ones, as a codec would write them."""
+    count = rng.integers(0, notes + 1, (batch, steps, 1))
+    place = np.arange(2 * notes)
+    low = np.where(place % 2, vocabulary.pitch_range.start, 0)
+    rows = low + rng.integers(0, 3, (batch, steps, 2 * notes))
+    rows = np.where(place < 2 * count, rows, vocabulary.pad)
+    return np.where(place == 2 * count, vocabulary.eos, rows).astype(np.int32)
+
+
+@st.composite
+def batches(draw):
+    """(target, reference or None, shards, vocabulary)."""
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    shards, windows = draw(st.integers(1, 4)), draw(st.integers(1, 3))
+    steps, notes = draw(st.integers(1, 40)), draw(st.integers(1, 32))
+    vocabulary = draw(st.sampled_from([PLAIN, VELOCITY]))
+    target, reference = (
+        token_rows(rng, shards * windows, steps, notes, vocabulary) for _ in range(2)
+    )
+    return target, reference if draw(st.booleans()) else None, shards, vocabulary
+
+
+def in_windows(values: np.ndarray) -> np.ndarray:
+    """[S, B, ...] -> [S B, ...]."""
+    return values.reshape(-1, *values.shape[2:])
+
+
+@settings(max_examples=150, deadline=None)
+@given(batches())
+def test_packed_form_decodes_to_the_rows(example):
+    target, reference, shards, vocabulary = example
+    packed = pack(target, reference, vocabulary=vocabulary, shards=shards)
+    for rows, index in ((target, packed.target), (reference, packed.reference)):
+        if rows is None:
+            assert index is None
+            continue
+        found = np.stack([r[i] for r, i in zip(packed.rows, index, strict=True)])
+        assert np.array_equal(in_windows(found), rows)
+    decoded = unpack(packed.tokens, packed)
+    real = target != vocabulary.pad
+    assert np.array_equal(decoded[real], target[real])
+    assert not decoded[~real].any()
+    assert (packed.step >= 0).sum() == real.sum()
+    assert all(x.dtype == np.int32 for x in packed if x is not None)
+
+
+@settings(max_examples=100, deadline=None)
+@given(batches())
+def test_tokens_of_a_step_stand_together_in_one_block(example):
+    target, reference, shards, vocabulary = example
+    packed = pack(target, reference, vocabulary=vocabulary, shards=shards)
+    for step, position in zip(packed.step, packed.position, strict=True):
+        used = step >= 0
+        same = used[:, 1:] & used[:, :-1] & (step[:, 1:] == step[:, :-1])
+        assert (np.diff(position, axis=1)[same] == 1).all()
+        # A step's tokens from place 0 to the last, once each: no block begins inside a step.
+        starts = (position == 0) & used
+        assert starts.sum() == len(np.unique(step[used]))
+        assert starts[used[:, 0], 0].all()
+    unused = packed.step < 0
+    assert (packed.tokens[unused] == vocabulary.pad).all()
+
+
+@settings(max_examples=100, deadline=None)
+@given(batches())
+def test_rows_are_distinct_and_the_rest_is_padding(example):
+    target, reference, shards, vocabulary = example
+    need = measure(target, reference, shards=shards, vocabulary=vocabulary)
+    size = Size(need.rows + 3, need.blocks + 2)
+    packed = pack(target, reference, vocabulary=vocabulary, shards=shards, sizes=[size])
+    assert packed.rows.shape[1] == size.rows
+    assert packed.tokens.shape[1:] == (size.blocks, BLOCK)
+    streams = [target] if reference is None else [target, reference]
+    for s, rows in enumerate(packed.rows):
+        parts = [np.split(x, shards)[s].reshape(-1, x.shape[-1]) for x in streams]
+        count = len(np.unique(np.concatenate(parts), axis=0))
+        assert len(np.unique(rows[:count], axis=0)) == count
+        assert (rows[count:] == vocabulary.pad).all()
+
+
+@settings(max_examples=100, deadline=None)
+@given(batches())
+def test_the_largest_size_holds_any_batch(example):
+    target, reference, shards, vocabulary = example
+    most = largest(len(target) // shards, *target.shape[1:])
+    assert most.holds(measure(target, reference, shards=shards, vocabulary=vocabulary))
+    pack(target, reference, vocabulary=vocabulary, shards=shards, sizes=[most])
+
+
+@pytest.mark.parametrize("notes", [1, 3, 11, 16, 31, 32])
+def test_the_largest_size_holds_full_rows_that_all_differ(notes):
+    number = np.arange(2 * 20, dtype=np.int32).reshape(2, 20, 1)
+    target = np.broadcast_to(number % 128, (2, 20, 2 * notes)).copy()
+    reference = target + 300
+    need = measure(target, reference, shards=1, vocabulary=PLAIN)
+    assert need.rows == largest(2, 20, 2 * notes).rows
+    assert largest(2, 20, 2 * notes).holds(need)
+
+
+def test_a_batch_takes_the_first_size_that_holds_it():
+    rng = np.random.default_rng(0)
+    target = token_rows(rng, 2, 30, 4, PLAIN)
+    need = measure(target, None, shards=1, vocabulary=PLAIN)
+    too_small = [Size(need.rows - 1, need.blocks), Size(need.rows, need.blocks - 1)]
+    larger, most = Size(need.rows + 1, need.blocks), Size(need.rows + 9, need.blocks + 9)
+    packed = pack(target, vocabulary=PLAIN, sizes=[*too_small, larger, most])
+    assert packed.rows.shape[1] == larger.rows
+    own = pack(target, vocabulary=PLAIN)
+    assert Size(own.rows.shape[1], own.tokens.shape[1]) == need
+    with pytest.raises(ValueError, match="no size of"):
+        pack(target, vocabulary=PLAIN, sizes=too_small)
+
+
+def test_chosen_sizes_ascend_to_the_most():
+    most = Size(768, 400)
+    sizes = choose_sizes([Size(30, 12), Size(80, 9)], most)
+    assert sizes == (Size(88, 16), Size(120, 24), most)
+    assert choose_sizes([Size(700, 390)], most) == (most,)
+    assert all(size.holds(Size(80, 12)) for size in sizes)
+
+
+def test_equal_digests_do_not_make_rows_equal(monkeypatch):
+    class Zero:
+        def integers(self, low, high, size, dtype):
+            return np.zeros(size, dtype)
+
+    rows = np.array([[1, 2], [2, 1], [1, 2], [2, 2]], np.int32)
+    monkeypatch.setattr(packing.np.random, "default_rng", lambda seed: Zero())
+    # The weights are made odd, so all are 1 here: [1, 2] and [2, 1] share a digest.
+    found, index = packing.distinct(rows)
+    assert np.array_equal(found[index], rows)
+    assert len(found) == 3
+
+
+def test_packing_does_not_depend_on_what_was_packed_before():
+    rng = np.random.default_rng(1)
+    target, other = (token_rows(rng, 2, 30, 4, PLAIN) for _ in range(2))
+    first = pack(target, vocabulary=PLAIN)
+    pack(other, vocabulary=PLAIN)
+    again = pack(target, vocabulary=PLAIN)
+    assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))
+
+
+def test_values_with_more_axes_unpack():
+    rng = np.random.default_rng(2)
+    target = token_rows(rng, 4, 10, 3, PLAIN)
+    packed = pack(target, vocabulary=PLAIN, shards=2)
+    values = np.stack([packed.tokens, 2 * packed.tokens], axis=-1)
+    got = unpack(values, packed)
+    real = target != PLAIN.pad
+    assert got.shape == (*target.shape, 2)
+    assert np.array_equal(got[real], np.stack([target, 2 * target], -1)[real])
+
+
+def test_what_does_not_fit_is_refused():
+    target = token_rows(np.random.default_rng(3), 3, 5, 4, PLAIN)
+    with pytest.raises(ValueError, match="3 windows does not divide over 2 shards"):
+        pack(target, vocabulary=PLAIN, shards=2)
+    with pytest.raises(ValueError, match="differ in shape"):
+        pack(target, target[:, :4], vocabulary=PLAIN)
+    wide = np.full((1, 2, 66), PLAIN.pad, np.int32)
+    with pytest.raises(ValueError, match="66 tokens is longer than a block"):
+        measure(wide, None, shards=1, vocabulary=PLAIN)
