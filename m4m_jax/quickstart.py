@@ -35,17 +35,22 @@ COMMON = {
     "max_notes": MAX_NOTES,
     "pad_short": True,
     "batch": 8,
-    "steps": 120,
-    "optimizer": {"learning_rate": 3e-3, "schedule": "one_cycle", "warmup": 0.1, "clip": 1.0},
+    "steps": 300,
+    "optimizer": {"learning_rate": 4e-3, "schedule": "one_cycle", "warmup": 0.1, "clip": 1.0},
     # Too few steps to overfit: dropout would only cost time.
     "dropout": 0.0,
     "lora_dropout": 0.0,
-    "every": {"log": 20, "validation": 60, "checkpoint": 60},
+    "every": {"log": 25, "validation": 100, "checkpoint": 100},
     "validation_batches": 2,
     "keep": 1,
 }
 LM = COMMON | {"system": "lm", "task": "continuation"}
-ADAPTER = COMMON | {"system": "cross", "task": TASK, "adapter": {"n_skip": 1, "gate": 0.5}}
+ADAPTER = COMMON | {
+    "system": "cross",
+    "task": TASK,
+    "adapter": {"n_skip": 1, "width": 128, "gate": 1.0},
+    "steps": 400,
+}
 
 
 class Match(NamedTuple):

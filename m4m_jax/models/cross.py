@@ -16,7 +16,7 @@ import numpy as np
 from flax import nnx
 from jax import Array
 
-from m4m_jax.models.adapter import AdapterLinear, AdapterParam
+from m4m_jax.models.adapter import KEEP_VARIANCE, AdapterLinear, AdapterParam
 from m4m_jax.models.lm import LM
 from m4m_jax.models.lora import LoRAConfig, attach_lora
 from m4m_jax.models.noise import Noise, at
@@ -29,7 +29,8 @@ class CrossConfig:
     """Sizes of the adapter. With `lora` None the language model is frozen and free of dropout.
 
     every: one layer in so many has a link, from the first on. gate: what the links' gates start
-    at; at 0 a new adapter changes nothing, above it learns in fewer steps.
+    at. A new adapter changes nothing: the gates are 0 as in the paper's implementation, or else
+    their output maps start at 0, and the links learn in fewer steps.
     """
 
     every: int = 2
@@ -46,7 +47,7 @@ class CrossCarry(NamedTuple):
     memory: list[tuple[Array, Array]]
 
 
-NEAR = 16.0
+NEAR = 10.0
 """How much higher a new link scores a reference step at the query's place than one far away."""
 
 
@@ -90,7 +91,9 @@ class Link(nnx.Module):
         self.position = AdapterLinear(
             *inward, kernel_init=functools.partial(near_sighted, heads=config.heads), rngs=rngs
         )
-        self.output = AdapterLinear(config.width, width, ("heads", "embed"), rngs=rngs)
+        first = nnx.initializers.zeros if config.gate else KEEP_VARIANCE
+        outward = (config.width, width, ("heads", "embed"))
+        self.output = AdapterLinear(*outward, kernel_init=first, rngs=rngs)
         self.gate = AdapterParam(jnp.full(1, config.gate), axes=(None,))
 
     def split(self, x: Array) -> Array:
