@@ -49,7 +49,6 @@ ADAPTER = COMMON | {
     "system": "cross",
     "task": TASK,
     "adapter": {"n_skip": 1, "width": 128, "gate": 1.0},
-    "steps": 400,
 }
 
 
