@@ -44,7 +44,8 @@ def truncate(logits: Array, sampling: Sampling) -> Array:
     if sampling.top_p is not None:
         kept = jnp.where(jnp.arange(logits.shape[0]) <= last, ranked, -jnp.inf)
         before = jnp.cumsum(jax.nn.softmax(kept)) - jax.nn.softmax(kept)
-        last = jnp.minimum(last, jnp.sum(before < sampling.top_p) - 1)
+        count = jnp.maximum(jnp.sum(before < sampling.top_p), 1)
+        last = jnp.minimum(last, count - 1)
     return jnp.where(logits >= ranked[last], logits, -jnp.inf)
 
 

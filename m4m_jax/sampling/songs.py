@@ -58,5 +58,6 @@ def write_song(
         written.append(rows[:, before.shape[1] :])
         if start + stop >= steps:
             return np.concatenate(written, axis=1)
-        before = rows[:, -(window // PROMPT_SHARE) :]
-        start += window - before.shape[1]
+        advance = window - window // PROMPT_SHARE
+        before = rows[:, advance:]
+        start += advance
