@@ -84,8 +84,12 @@ class Model:
             prompt = np.zeros((0, width), np.int32)
         if steps is None:
             steps = self.card.window if reference is None else len(reference)
-        if not len(prompt) < min(steps, self.card.window):
-            raise M4MError(f"a prompt of {len(prompt)} steps leaves nothing to write of {steps}")
+        if prompt.shape[1] != width:
+            raise M4MError(f"a prompt has rows of {prompt.shape[1]} tokens; {width} are written")
+        window, given = self.card.window, len(prompt)
+        if given >= min(steps, window):
+            what = f"a window of {window}" if window < steps else steps
+            raise M4MError(f"a prompt of {given} steps leaves nothing to write of {what}")
         return songs.write_song(
             self.system,
             reference,
@@ -196,6 +200,8 @@ def _base(named: Base, given: epath.PathLike | Model | None, path: epath.Path) -
         model = load(where)
     if not isinstance(model.system, LM):
         raise M4MError(f"{where} is a linked system; the base of an adapter is a language model")
+    if model.system.start_vector.dtype != jnp.float32:
+        raise M4MError("a base is handed over in float32, which its fingerprint is taken of")
     if fingerprint(model.system) != named.fingerprint:
         raise M4MError(
             f"{path} was trained on another base than {where}: the fingerprint of its base is "

@@ -53,6 +53,12 @@ class Card(pydantic.BaseModel, frozen=True, extra="forbid"):
     parts: dict[str, str] = {}
     versions: dict[str, str] = pydantic.Field(default_factory=lambda: versions())
 
+    @pydantic.model_validator(mode="after")
+    def _complete(self) -> Card:
+        if self.system != "lm" and (self.adapter is None or self.base is None):
+            raise ValueError(f"system {self.system} needs adapter and base")
+        return self
+
 
 def versions() -> dict[str, str]:
     """The versions of the packages that the numbers depend on."""

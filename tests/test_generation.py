@@ -1,0 +1,151 @@
+"""From a MIDI file to a MIDI file."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from m4m_jax import generation, pretrained
+from m4m_jax.errors import M4MError
+from m4m_jax.models.card import Card
+from m4m_jax.music import NoteTable, Track, get_task, read_midi, write_midi
+from m4m_jax.pretrained import Model
+from tests.compiling import quick_compile as quick_compile
+from tests.datasets.music import song
+from tests.models.small import CONFIG, LINKS, small_cross, small_lm
+
+pytestmark = pytest.mark.usefixtures("quick_compile")
+
+
+def with_drums(bars: int = 2) -> NoteTable:
+    """A made-up song with a drum part, two tempos and a change of metre."""
+    table = song(1, bars=bars)
+    beats = np.arange(0, table.length, 4)
+    drums = np.stack(
+        [beats, *(np.full(len(beats), v) for v in (1, 38, 127, 90, len(table.tracks)))], axis=1
+    )
+    return table.replace(
+        notes=np.concatenate([table.notes, drums]).astype(np.int32),
+        tracks=(*table.tracks, Track("kit", 0, True)),
+        tempos=np.array([[0.0, 96.0], [16.0, 120.0]]),
+        meters=np.array([[0.0, 4.0, 4.0], [16.0, 3.0, 4.0]]),
+    )
+
+
+def model(task: str, **parts: str) -> Model:
+    pair = {"reference": get_task(task).reference, "target": get_task(task).target}
+    about = {"task": task, **pair, "max_notes": 4, "window": 12, "parts": parts}
+    if task == "continuation":
+        return Model(small_lm(), Card(system="lm", lm=CONFIG, **about))
+    base = pretrained.base_of(small_lm(), "base", "adapter")
+    return Model(small_cross(), Card(system="cross", lm=CONFIG, adapter=LINKS, base=base, **about))
+
+
+@pytest.fixture
+def file(tmp_path):
+    path = tmp_path / "song.mid"
+    write_midi(with_drums(), path)
+    return path
+
+
+def refused(*args, **kwargs) -> str:
+    with pytest.raises(M4MError) as error:
+        generation.generate(*args, **kwargs)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def test_a_target_is_written_beside_its_reference(file, tmp_path):
+    source = read_midi(file)
+    written = generation.generate(
+        model("others-to-drums"), source, "others-to-drums", programs=[127, 9]
+    )
+    (paths,) = (generation.write_samples(written, tmp_path / "out.mid", tmp_path / "out.png"),)
+    assert [p.name for p in paths] == ["out.mid", "out.png"]
+    assert (tmp_path / "out.png").read_bytes().startswith(b"\x89PNG")
+    result = read_midi(tmp_path / "out.mid")
+    np.testing.assert_allclose(result.tempos, source.tempos)
+    np.testing.assert_array_equal(result.meters, source.meters)
+    # The reference: every part but the drums, note for note.
+    kept = [k for k, t in enumerate(result.tracks) if t.name in ("part 0", "part 1")]
+    assert len(kept) == 2
+    old = source.notes[source.notes[:, 5] < 2][:, :5]
+    new = result.notes[np.isin(result.notes[:, 5], kept)][:, :5]
+    assert sorted(map(tuple, old)) == sorted(map(tuple, new))
+    made = [t for t in result.tracks if t.name == "drums"]
+    assert {t.is_drum for t in made} == {True, False}
+    assert {t.program for t in made if not t.is_drum} == {9}
+    assert not any(t.name == "kit" for t in result.tracks)
+    # Drums stand on the drum channel: a note-on of channel 10 is a byte 0x99.
+    drum_only = generation.generate(model("others-to-drums"), source, programs=[127])
+    assert all(t.is_drum for t in drum_only[0][1].tracks)
+    (path,) = generation.write_samples(drum_only, tmp_path / "drums.mid")
+    assert b"\x99" in path.read_bytes()
+
+
+def test_several_samples_are_numbered(file, tmp_path):
+    written = generation.generate(model("chord-to-melody"), read_midi(file), samples=3, seed=4)
+    paths = generation.write_samples(written, tmp_path / "out.mid")
+    assert [p.name for p in paths] == ["out_1.mid", "out_2.mid", "out_3.mid"]
+    assert len({p.read_bytes() for p in paths}) == 3
+    alone = generation.generate(model("chord-to-melody"), read_midi(file), seed=4)
+    assert alone[0][1] == written[0][1]
+
+
+def test_targets_are_as_long_as_the_song_or_as_asked(file):
+    source = read_midi(file)
+    for steps, length in ((None, source.length), (5, 5), (40, 40)):
+        ((_, target),) = generation.generate(model("chord-to-melody"), source, steps=steps)
+        assert target.length == length
+        assert target.notes[:, 0].max() < length
+
+
+def test_a_prompt_of_the_songs_own_target(file):
+    source = read_midi(file)
+    ((_, target),) = generation.generate(model("chord-to-melody"), source, prompt_steps=8)
+    melody = source.notes[(source.notes[:, 5] == 0) & (source.notes[:, 0] < 8)]
+    kept = target.notes[target.notes[:, 0] < 8]
+    assert sorted(map(tuple, kept[:, [0, 2, 3]])) == sorted(map(tuple, melody[:, [0, 2, 3]]))
+
+
+def test_a_language_model_goes_on(file, tmp_path):
+    source = read_midi(file)
+    written = generation.generate(model("continuation"), source, prompt_steps=4, steps=20)
+    ((given, target),) = written
+    assert not len(given.notes)
+    assert not given.tracks
+    assert target.length == 20
+    generation.write_samples(written, tmp_path / "a.mid", tmp_path / "a.png")
+    assert len(read_midi(tmp_path / "a.mid").notes) == len(target.notes)
+
+
+def test_names_of_parts_and_another_reference(file):
+    source = read_midi(file)
+    named = model("chord-to-melody", chords="track-0")
+    ((by_name, _),) = generation.generate(named, source, reference="chords")
+    ((by_number, _),) = generation.generate(named, source, reference="track-0")
+    assert by_name == by_number
+    assert {t.name for t in by_name.tracks} == {"part 0"}
+
+
+def test_mistakes_name_the_file(file):
+    source, cross = read_midi(file), model("chord-to-melody")
+    message = refused(cross, source, name=str(file), reference="track-7")
+    assert message.startswith(str(file))
+    assert "track-7" in message
+    message = refused(cross, source.replace(tracks=source.tracks), "drums-to-others", name="x")
+    assert "trained for chord-to-melody, not for drums-to-others" in message
+    empty = with_drums()
+    lone = empty.replace(notes=empty.notes[empty.notes[:, 5] == 2])
+    message = refused(model("others-to-drums"), lone, name=str(file))
+    assert str(file) in message
+    assert "128" in refused(cross, source, programs=[128])
+    assert "did you mean 'chord-to-melody'" in refused(cross, source, "chord-to-melodi")
+    message = refused(cross, source, prompt_steps=12)
+    assert "a prompt of 12 steps leaves nothing to write" in message
+
+
+def test_programs_as_text():
+    assert generation.parse_programs("0, 24,127") == [0, 24, 127]
+    with pytest.raises(M4MError, match="'0;3' are not numbers"):
+        generation.parse_programs("0;3")
