@@ -30,7 +30,10 @@ def exercise(system: torch.nn.Module) -> torch.nn.Module:
     """Give every parameter and position table random numbers, so that nothing hides behind 0."""
     with torch.no_grad():
         for name, tensor in system.state_dict(keep_vars=True).items():
-            tensor.copy_(torch.from_numpy(golden.value(name, tuple(tensor.shape))))
+            # Maps that shrink a little: float32 itself must not be what two builds differ by.
+            shrink = 0.8 if tensor.ndim == 2 and "embed" not in name else 1.0
+            value = shrink * golden.value(name, tuple(tensor.shape))
+            tensor.copy_(torch.from_numpy(value))
     return system.eval()
 
 
