@@ -124,10 +124,10 @@ def test_arithmetic_is_in_the_precision_of_the_parameters(dtype):
         system = nnx.merge(graph, cast(state, dtype))
         noise = Noise(jax.random.key(0), 0.1, 0.1, 0.1)
 
-        def shapes(system, batch):
+        def shapes(system, batch, noise):
             return system.lm.encode(batch.rows), system.packed_states(batch, noise)
 
-        found = nnx.eval_shape(shapes, system, batch_of())
+        found = nnx.eval_shape(shapes, system, batch_of(), noise)
         assert {x.dtype for x in found} == {jnp.dtype(dtype)}
         carry = nnx.eval_shape(lambda s, b: s.start(s.lm.encode(b.rows), 96, 4), system, batch_of())
         assert carry[0].dtype == dtype

@@ -10,7 +10,6 @@ import pytest
 from m4m_jax.models.noise import Noise, at, dropout, random_bits, span_mask
 from tests.devices import run_with_devices
 
-
 pytestmark = pytest.mark.usefixtures("quick_compile")
 
 hide = jax.jit(span_mask, static_argnums=(1, 3))

@@ -101,7 +101,7 @@ def test_adamw_is_that_of_torch(clip):
 
 
 def test_adamw_with_one_cycle_is_nearly_that_of_torch():
-    """Torch corrects the first moment's bias by the step's own beta1 ** steps, and so does optax."""
+    """Torch corrects the first moment by the step's own beta1 ** steps, and so does optax."""
     start, grads = np.ones((4, 3), np.float32), gradients(30)
     hyper, schedule = Hyper(1e-2, 0.1), Schedule("one_cycle", 31, 0.3)
     got, want = (f(start, grads, hyper, schedule) for f in (ours, theirs))
