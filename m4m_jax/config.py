@@ -41,6 +41,12 @@ class Adapter(Section):
     lora_alpha: float = 32.0
     lora_targets: tuple[Literal["query", "key", "value", "output"], ...] = ("query", "value")
 
+    @pydantic.model_validator(mode="after")
+    def _divides(self) -> Adapter:
+        if self.width % self.heads:
+            raise ValueError(f"width {self.width} does not divide into {self.heads} heads")
+        return self
+
 
 class Optimizer(Section):
     """AdamW. `clip` is the largest norm of the gradient, none by default."""

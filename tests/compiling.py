@@ -5,7 +5,7 @@ import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def quick_compile():
     """Compile with few optimisations, in half the time."""
     jax.config.update("jax_disable_most_optimizations", True)

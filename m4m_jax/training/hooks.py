@@ -15,6 +15,7 @@ from tensorboardX import SummaryWriter
 
 from m4m_jax.data.packing import PackedBatch
 from m4m_jax.errors import M4MError
+from m4m_jax.files import atomic_path
 from m4m_jax.pretrained import METRIC
 from m4m_jax.training.checkpoints import Checkpoints
 from m4m_jax.training.state import TrainState
@@ -86,8 +87,8 @@ class StopAtNaN:
         """Look at the figures that were fetched, and always before a checkpoint."""
         if step % self.every and "logged" not in metrics:
             return
-        for name in ("nll", "gradient_norm"):
-            if not math.isfinite(float(metrics[name])):
+        for name in ("nll", "gradient_norm", METRIC):
+            if not math.isfinite(float(metrics.get(name, 0.0))):
                 self.checkpoints.wait()
                 good = self.checkpoints.latest()
                 kept = "no checkpoint was saved" if good is None else f"the last good one is {good}"
@@ -124,8 +125,11 @@ class MetricsFile:
     def __init__(self, path: epath.Path, resumed: int):
         self.path = path
         if path.exists():  # a resumed run writes the steps past its checkpoint again
-            kept = [json.dumps(line) + "\n" for line in self.lines() if line["step"] <= resumed]
-            path.write_text("".join(kept))
+            # The last line may be cut off, if that is where the run stopped.
+            whole = [text for text in path.read_text().splitlines() if text.endswith("}")]
+            kept = [text for text in whole if resumed and json.loads(text)["step"] <= resumed]
+            with atomic_path(path) as temporary:
+                temporary.write_text("".join(text + "\n" for text in kept))
 
     def lines(self) -> list[dict[str, Any]]:
         """What the file holds."""

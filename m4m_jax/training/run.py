@@ -22,9 +22,9 @@ from m4m_jax.data.packing import PackedBatch
 from m4m_jax.errors import M4MError
 from m4m_jax.files import atomic_path
 from m4m_jax.models import parameters
-from m4m_jax.models.card import Card
+from m4m_jax.models.card import Card, read_card
 from m4m_jax.models.cross import CrossAdapter, CrossConfig
-from m4m_jax.models.lm import LM, preset
+from m4m_jax.models.lm import LM, LMConfig, preset
 from m4m_jax.models.lora import LoRAConfig
 from m4m_jax.models.system import System
 from m4m_jax.music.simunote import Vocabulary, by_name
@@ -62,15 +62,29 @@ def new_system(config: Config, task: Task, path: epath.Path) -> tuple[System, Ca
     }
     if config.system == "lm":
         sizes = preset(config.size, vocabulary=config.vocabulary, encoder=config.encoder)
+        _check_fit(config, sizes)
         return LM(sizes, rngs=rngs), Card(system="lm", lm=sizes, **about)
     assert config.base is not None
     base = pretrained.load(config.base)
     if not isinstance(base.system, LM):
         raise M4MError(f"base={config.base} is a linked system; a base is a language model")
+    _check_fit(config, base.card.lm)
     named = pretrained.base_of(base.system, config.base, path)
     links = links_of(config)
     card = Card(system="cross", lm=base.card.lm, adapter=links, base=named, **about)
     return CrossAdapter(base.system, links, rngs=rngs), card
+
+
+def _check_fit(config: Config, sizes: LMConfig) -> None:
+    if config.window > sizes.positions:
+        raise M4MError(
+            f"a window of {config.window} steps is longer than the model's {sizes.positions}"
+        )
+    if config.vocabulary != sizes.vocabulary:
+        raise M4MError(
+            f"base={config.base} reads the {sizes.vocabulary} vocabulary; "
+            f"set vocabulary={sizes.vocabulary}"
+        )
 
 
 def links_of(config: Config) -> CrossConfig:
@@ -174,7 +188,10 @@ class Result:
 
 
 def settle(config: Config, card: Card, path: epath.Path) -> None:
-    """Write config and card into a new run's directory; refuse one of another configuration."""
+    """Write config and card into a new run's directory; refuse one of another run.
+
+    That is one of another configuration, or of a base that has changed since.
+    """
     text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
     file = path / "config.yaml"
     if file.exists():
@@ -185,6 +202,12 @@ def settle(config: Config, card: Card, path: epath.Path) -> None:
             raise M4MError(
                 f"{path} holds a run with another {', '.join(differ)}; name a new directory with -o"
             )
+        old = read_card((path / "model.json").read_text(), str(path / "model.json")).base
+        if old is not None and card.base is not None and old.fingerprint != card.base.fingerprint:
+            raise M4MError(
+                f"{path} holds a run on another base than {config.base} is now; "
+                "name a new directory with -o"
+            )
     path.mkdir(parents=True, exist_ok=True)
     pretrained.write_card(card, path)
     with atomic_path(file) as temporary:
@@ -194,6 +217,12 @@ def settle(config: Config, card: Card, path: epath.Path) -> None:
 def run(config: Config, path: epath.PathLike, data_dir: epath.PathLike | None = None) -> Result:
     """Train by a configuration in the directory `path`, or go on where a run there stopped."""
     path, task, mesh = epath.Path(path), task_of(config), sharding.make_mesh(config.mesh)
+    parts = config.accumulate * sharding.shards(mesh)
+    if config.batch % parts:
+        raise M4MError(
+            f"a batch of {config.batch} does not divide into {parts} parts "
+            f"({config.accumulate} to accumulate on {sharding.shards(mesh)} devices)"
+        )
     songs = datasets.open_split(config.data, "train", data_dir=data_dir)
     held = datasets.open_split(config.data, "validation", data_dir=data_dir)
     feed = Feed(config, task, songs, mesh, train=True)
