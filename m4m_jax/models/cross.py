@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,16 +17,16 @@ from flax import nnx
 from jax import Array
 
 from m4m_jax.models.adapter import KEEP_VARIANCE, AdapterLinear, AdapterParam
+from m4m_jax.models.linked import AdapterConfig, Linked, masked_embedding
 from m4m_jax.models.lm import LM
 from m4m_jax.models.lora import LoRAConfig, attach_lora
 from m4m_jax.models.noise import Noise, at
 from m4m_jax.models.roformer import Cache, attend, causal
-from m4m_jax.models.system import System
 
 
 @dataclasses.dataclass(frozen=True)
-class CrossConfig:
-    """Sizes of the adapter. With `lora` None the language model is frozen and free of dropout.
+class CrossConfig(AdapterConfig):
+    """Sizes of the adapter. Without LoRA the language model is frozen and free of dropout.
 
     every: one layer in so many has a link, from the first on. gate: what the links' gates start
     at. A new adapter changes nothing: the gates are 0 as in the paper's implementation, or else
@@ -38,6 +38,7 @@ class CrossConfig:
     heads: int = 4
     gate: float = 0.0
     lora: LoRAConfig | None = dataclasses.field(default_factory=LoRAConfig)
+    system: Literal["cross"] = dataclasses.field(default="cross", kw_only=True)
 
 
 class CrossCarry(NamedTuple):
@@ -78,16 +79,17 @@ def near_sighted(
 class Link(nnx.Module):
     """Low-rank attention from the target's states to the reference's, through a gate.
 
-    Any target step sees every reference step. A projected step encoding is added to queries, keys
-    and values.
+    Any target step sees every reference step. A projected step encoding, of the target's width, is
+    added to queries, keys and values.
     """
 
-    def __init__(self, width: int, config: CrossConfig, *, rngs: nnx.Rngs):
+    def __init__(self, width: int, reference_width: int, config: CrossConfig, *, rngs: nnx.Rngs):
         self.heads = config.heads
         inward = (width, config.width, ("embed", "heads"))
+        heard = (reference_width, *inward[1:])
         self.query = AdapterLinear(*inward, rngs=rngs)
-        self.key = AdapterLinear(*inward, rngs=rngs)
-        self.value = AdapterLinear(*inward, rngs=rngs)
+        self.key = AdapterLinear(*heard, rngs=rngs)
+        self.value = AdapterLinear(*heard, rngs=rngs)
         self.position = AdapterLinear(
             *inward, kernel_init=functools.partial(near_sighted, heads=config.heads), rngs=rngs
         )
@@ -101,9 +103,9 @@ class Link(nnx.Module):
         return x.reshape(*x.shape[:-1], self.heads, -1)
 
     def read(self, reference: Array) -> tuple[Array, Array]:
-        """Keys and values [..., T, H, d] of the reference's states [..., T, D]."""
-        table = step_table(reference.shape[-2], reference.shape[-1]).astype(reference.dtype)
-        position = self.position(jnp.asarray(table))  # [T, width]
+        """Keys and values [..., L, H, d] of the reference's states [..., L, D]."""
+        table = step_table(reference.shape[-2], self.position.in_features)
+        position = self.position(jnp.asarray(table, reference.dtype))  # [L, width]
         return (
             self.split(self.key(reference) + position),
             self.split(self.value(reference) + position),
@@ -118,34 +120,50 @@ class Link(nnx.Module):
         return self.output(mixed.reshape(*h.shape[:-1], -1)) * self.gate[...]
 
 
-class CrossAdapter(System):
+class CrossAdapter(Linked):
     """A language model and the links that let it read a reference.
 
-    It takes over `lm`: low-rank updates are put on its maps, and the global decoder's position
-    table becomes true sines, as linked systems have it whatever the language model's file holds.
+    It takes over `lm`, on whose maps low-rank updates are put. `reference_lm`, taken over likewise,
+    reads the reference where that is another one: layers are paired by their relative depth.
     """
 
-    def __init__(self, lm: LM, config: CrossConfig | None = None, *, rngs: nnx.Rngs):
-        self.config = config = config or CrossConfig()
-        self.base = lm
-        lm.decoder.reset_positions()
+    config: CrossConfig
+
+    def __init__(
+        self,
+        lm: LM,
+        config: CrossConfig | None = None,
+        *,
+        reference_lm: LM | None = None,
+        rngs: nnx.Rngs,
+    ):
+        config = config or CrossConfig()
+        super().__init__(lm, config)
+        self.reference_base = nnx.data(reference_lm)
         if config.lora is not None:
             attach_lora(lm.stacks, config.lora, rngs=rngs)
-        width = lm.config.width
+        if reference_lm is not None:
+            reference_lm.decoder.reset_positions()
+            if config.lora is not None:  # it writes nothing: its local decoder is not used
+                read = (reference_lm.decoder, reference_lm.encoder)
+                attach_lora(read, config.lora, rngs=rngs)
+        widths = (lm.config.width, self.reference_lm.config.width)
         links = len(range(0, lm.config.layers, config.every))
-        self.links = nnx.List([Link(width, config, rngs=rngs) for _ in range(links)])
-        self.masked_embedding = AdapterParam(
-            nnx.initializers.normal(0.02)(rngs.params(), (width,)), axes=("embed",)
-        )
+        self.links = nnx.List([Link(*widths, config, rngs=rngs) for _ in range(links)])
+        self.masked_embedding = masked_embedding(lm.config.width, rngs)
+        if reference_lm is not None and config.reference_mask_rate:
+            self.masked_reference = masked_embedding(reference_lm.config.width, rngs)
 
     @property
-    def lm(self) -> LM:
-        """The language model of both streams."""
-        return self.base
+    def reference_lm(self) -> LM:
+        """The language model that reads the reference."""
+        return self.base if self.reference_base is None else self.reference_base
 
-    def lm_noise(self, noise: Noise | None) -> Noise | None:
-        """Without LoRA the language model is frozen and runs without dropout."""
-        return noise if self.config.lora is not None else None
+    def mask_vector(self, steps: Array) -> Array:
+        """What stands for a hidden reference step: of the width of the model that reads it."""
+        if self.reference_base is None:
+            return super().mask_vector(steps)
+        return self.masked_reference[...].astype(steps.dtype)
 
     def link_at(self, layer: int) -> Link | None:
         """The link that feeds a layer, if one does."""
@@ -170,21 +188,26 @@ class CrossAdapter(System):
         return h
 
     def read(self, reference: Array, noise: Noise | None = None) -> list[tuple[Array, Array]]:
-        """Keys and values of a reference's steps [..., T, D], one pair a link.
+        """Keys and values of a reference's steps [..., L, D], one pair a link.
 
-        The reference runs through the language model as any sequence does, so its state k has
-        read the steps before k; layers above the last link are not needed.
+        The reference runs through its language model as any sequence does, so its state k has read
+        the steps before k. Layer i of n of the target reads what layer i m / n of m gets, rounded
+        down; layers above the last one read are not needed.
         """
-        lm, length = self.lm, reference.shape[-2]
+        lm, length = self.reference_lm, reference.shape[-2]
         rope, mask, h = lm.decoder.rope(slice(length)), causal(length), lm.shift(reference)
-        memory = [self.links[0].read(h)]
-        above = (len(self.links) - 1) * self.config.every
-        for i, layer in enumerate(lm.decoder.layers[:above]):
+        memory: list[tuple[Array, Array]] = []
+        for i, layer in enumerate(lm.decoder.layers):
+            while (link := len(memory)) < len(self.links) and self.source_of(link) == i:
+                memory.append(self.links[link].read(h))
+            if link == len(self.links):
+                break
             h, _ = layer(h, rope, mask, noise=at(self.lm_noise(noise), i))
-            link = self.link_at(i + 1)
-            if link is not None:
-                memory.append(link.read(h))
         return memory
+
+    def source_of(self, link: int) -> int:
+        """The layer of the reference's language model whose input a link reads."""
+        return link * self.config.every * self.reference_lm.config.layers // self.lm.config.layers
 
     def start(self, reference: Array | None, batch: int, steps: int) -> tuple[Array, CrossCarry]:
         """Read the references once and begin (`System.start`)."""

@@ -15,7 +15,7 @@ from jax import Array
 
 from m4m_jax.errors import M4MError
 from m4m_jax.models.noise import Noise
-from m4m_jax.models.roformer import Cache, Stack, causal
+from m4m_jax.models.roformer import Cache, Layer, Stack, causal
 from m4m_jax.models.system import System
 from m4m_jax.music.simunote import Vocabulary, by_name
 
@@ -69,9 +69,12 @@ def preset(size: str, **changes) -> LMConfig:
 
 
 class LM(System):
-    """The foundation LM, a system without a reference. B batch, T steps, D width, V tokens."""
+    """The foundation LM, a system without a reference. B batch, T steps, D width, V tokens.
 
-    def __init__(self, config: LMConfig, *, rngs: nnx.Rngs):
+    kind: the class of the global decoder's layers.
+    """
+
+    def __init__(self, config: LMConfig, *, kind: type[Layer] = Layer, rngs: nnx.Rngs):
         self.config = config
         c, normal = config, nnx.initializers.normal(0.02)
         local = (c.local_layers, c.width, c.local_heads, c.local_ffn, c.positions)
@@ -86,7 +89,8 @@ class LM(System):
         # Otherwise it casts to the precision that it was made in, whatever it holds by then.
         self.embedding.dtype = None
         self.encoder = Stack(*local, rngs=rngs)
-        self.decoder = Stack(c.layers, c.width, c.heads, c.ffn, c.positions, rngs=rngs)
+        whole = (c.layers, c.width, c.heads, c.ffn, c.positions)
+        self.decoder = Stack(*whole, kind=kind, rngs=rngs)
         self.local_decoder = Stack(*local, rngs=rngs)
         self.head = nnx.Linear(
             c.width,

@@ -151,15 +151,28 @@ class Attention(nnx.Module):
         sees the cache up to its own position.
         """
         q = self.split(self.query(x, at(noise, 0)))
-        k = self.split(self.key(source, at(noise, 1)))
-        v = self.split(self.value(source, at(noise, 2)))
+        k, v = self.read(source, noise)
         if rope is not None:
             q, k = rotate(q, rope[0]), rotate(k, rope[1])
         if cache is not None:
             cache, mask = extend(cache, k, v)
             k, v = cache.keys, cache.values
+        return self._mix(q, k, v, mask, noise), cache
+
+    def read(self, source: Array, noise: Noise | None = None) -> tuple[Array, Array]:
+        """Keys and values [..., S, H, d] of `source` [..., S, D], without positions."""
+        return (
+            self.split(self.key(source, at(noise, 1))),
+            self.split(self.value(source, at(noise, 2))),
+        )
+
+    def look(self, x: Array, memory: tuple[Array, Array], noise: Noise | None = None) -> Array:
+        """Attend from `x` [..., T, D] to all that was `read`, without positions: [..., T, D]."""
+        return self._mix(self.split(self.query(x, at(noise, 0))), *memory, None, noise)
+
+    def _mix(self, q: Array, k: Array, v: Array, mask: Array | None, noise: Noise | None) -> Array:
         mixed = attend(q, k, v, mask, at(noise, 3))
-        return self.output(mixed.reshape(*x.shape[:-1], -1), at(noise, 4)), cache
+        return self.output(mixed.reshape(*q.shape[:-2], -1), at(noise, 4))
 
 
 def extend(cache: Cache, k: Array, v: Array) -> tuple[Cache, Array]:
@@ -212,19 +225,34 @@ class Layer(nnx.Module):
         if attn_out is not None:
             mixed = mixed + attn_out
         h = self.attention_norm(h[..., :queries, :] + dropout(mixed, at(noise, 1)))
+        return self.feed_forward(h, at(noise, 2)), cache
+
+    def feed_forward(self, h: Array, noise: Noise | None = None) -> Array:
+        """The second part, on `h` [..., T, D]."""
         inner = jax.nn.gelu(self.up(h), approximate=False)
-        return self.norm(h + dropout(self.down(inner), at(noise, 2))), cache
+        return self.norm(h + dropout(self.down(inner), noise))
 
 
 class Stack(nnx.Module):
-    """Layers that share a position table. No input map, no input or final LayerNorm."""
+    """Layers that share a position table. No input map, no input or final LayerNorm.
+
+    kind: the class of its layers.
+    """
 
     def __init__(
-        self, layers: int, width: int, heads: int, ffn: int, positions: int, *, rngs: nnx.Rngs
+        self,
+        layers: int,
+        width: int,
+        heads: int,
+        ffn: int,
+        positions: int,
+        *,
+        kind: type[Layer] = Layer,
+        rngs: nnx.Rngs,
     ):
         self.heads = heads
         self.positions = PositionTable(jnp.asarray(sinusoids(positions, width // heads)))
-        self.layers = nnx.List([Layer(width, heads, ffn, rngs=rngs) for _ in range(layers)])
+        self.layers = nnx.List([kind(width, heads, ffn, rngs=rngs) for _ in range(layers)])
 
     def rope(self, positions: Array | slice) -> Array:
         """Rows of the position table, float32 [*positions, d]."""
@@ -257,9 +285,15 @@ class Stack(nnx.Module):
         zero = jnp.zeros((), jnp.int32)
         return [Cache(jnp.zeros(shape, dtype), jnp.zeros(shape, dtype), zero) for _ in self.layers]
 
-    def advance(self, h: Array, caches: list[Cache]) -> tuple[Array, list[Cache]]:
-        """The next positions `h` [B, T, D] through all layers, with what the caches hold."""
-        rope = self.rope(caches[0].length + jnp.arange(h.shape[1]))
+    def advance(
+        self, h: Array, caches: list[Cache], rope: Array | None = None
+    ) -> tuple[Array, list[Cache]]:
+        """The next positions `h` [B, T, D] through all layers, with what the caches hold.
+
+        rope: their rows of the position table [T, d]; by default those that follow the caches.
+        """
+        if rope is None:
+            rope = self.rope(caches[0].length + jnp.arange(h.shape[1]))
         extended = []
         for layer, cache in zip(self.layers, caches, strict=True):
             h, cache = layer(h, rope, cache=cache)

@@ -30,15 +30,28 @@ class System(nnx.Module, abc.ABC):
     def lm(self) -> LM:
         """The language model that writes the target."""
 
+    @property
+    def reference_lm(self) -> LM:
+        """The language model that embeds references."""
+        return self.lm
+
+    @property
+    def trained(self) -> type[nnx.Variable]:
+        """The variable type of what is trained: every parameter, or those of an adapter."""
+        return nnx.Param
+
     @abc.abstractmethod
     def target_states(
         self, target: Array, reference: Array | None, noise: Noise | None = None
     ) -> Array:
-        """Step embeddings [..., T, D] of both -> the target's global states [..., T, D]."""
+        """Step embeddings [..., T, D] of both -> the target's global states [..., T, D].
+
+        References [..., L, D] are those that `prepare` gave, and may have another number of steps.
+        """
 
     @abc.abstractmethod
     def start(self, reference: Array | None, batch: int, steps: int) -> tuple[Array, Any]:
-        """Read references [B, T, D] and begin `batch` targets of up to `steps` steps.
+        """Read references [B, L, D] and begin `batch` targets of up to `steps` steps.
 
         Returns (the first step's state [B, D], what `advance` carries on).
         """
@@ -46,6 +59,13 @@ class System(nnx.Module, abc.ABC):
     @abc.abstractmethod
     def advance(self, carry: Any, step: Array) -> tuple[Array, Any]:
         """Read the embedding [B, D] of the step just written; returns (next state, carry)."""
+
+    def prepare(self, reference: Array, width: int, noise: Noise | None = None) -> Array:
+        """Step embeddings [..., L, D] of references -> what is read of them.
+
+        width: tokens of the rows that they were embedded from, 2N.
+        """
+        return reference
 
     def lm_noise(self, noise: Noise | None) -> Noise | None:
         """The noise that the language model itself runs with: none where it is frozen."""
@@ -59,11 +79,20 @@ class System(nnx.Module, abc.ABC):
         hidden = span_mask(noise.key, target.shape[:-1], noise.mask_rate)
         return jnp.where(hidden[..., None], mask[...].astype(target.dtype), target)
 
+    def references(self, batch: PackedBatch, embedded: Array, noise: Noise | None) -> Array | None:
+        """The references' step embeddings [S, B, L, D]; `embedded` [S, R, D] are the rows'."""
+        if batch.reference is None:
+            return None
+        if self.reference_lm is not self.lm:
+            embedded = self.reference_lm.encode(batch.rows, self.lm_noise(at(noise, 5)))
+        steps = gather(embedded, batch.reference)
+        return self.prepare(steps, batch.rows.shape[-1], at(noise, 4))
+
     def packed_states(self, batch: PackedBatch, noise: Noise | None = None) -> Array:
         """The local decoder's outputs [S, K, P, D], from which the packed tokens' logits come."""
         embedded = self.lm.encode(batch.rows, self.lm_noise(at(noise, 0)))  # [S, R, D]
         target = self.hide(gather(embedded, batch.target), at(noise, 1))  # [S, B, T, D]
-        reference = None if batch.reference is None else gather(embedded, batch.reference)
+        reference = self.references(batch, embedded, noise)
         states = self.target_states(target, reference, at(noise, 2))
         flat = states.reshape(states.shape[0], -1, states.shape[-1])  # [S, B T, D]
         return self.lm.decode_tokens(
