@@ -21,6 +21,15 @@ Positive = Annotated[int, pydantic.Field(gt=0)]
 Rate = Annotated[float, pydantic.Field(ge=0, lt=1)]
 
 
+def _power_of_two(ratio: int) -> int:
+    if ratio & (ratio - 1):
+        raise ValueError(f"a compression of {ratio} is no power of two")
+    return ratio
+
+
+Ratio = Annotated[int, pydantic.Field(gt=0), pydantic.AfterValidator(_power_of_two)]
+
+
 class Section(pydantic.BaseModel):
     """A group of fields; unknown ones are refused."""
 
@@ -66,14 +75,21 @@ class Every(Section):
     checkpoint: Positive = 500
 
 
+class Compress(Section):
+    """How many steps of the song one step of each stream stands for, powers of two."""
+
+    reference: Ratio = 1
+    target: Ratio = 1
+
+
 class Config(Section):
     """A training run.
 
     system: what is trained, a language model (lm) or an adapter on one (cross, with `base`).
     size: a preset of the language model; `encoder` and `vocabulary` complete it.
     data, task: a data set by name, and the view of its songs; `reference`, `target`, `dedup` and
-    `max_notes` change the task's own. window: steps of a training window; `pad_short` fills shorter
-    songs with empty rows instead of leaving them out.
+    `max_notes` change the task's own, `compress` makes a stream coarser. window: steps of a
+    training window; `pad_short` fills shorter songs with empty rows instead of leaving them out.
     batch: windows of the global batch of a step, in `accumulate` parts one after another.
     precision: what the arithmetic is done in; parameters stay float32.
     keep: how many of the best checkpoints are kept beside the latest.
@@ -92,6 +108,7 @@ class Config(Section):
     target: str | None = None
     dedup: bool | None = None
     max_notes: Annotated[int, pydantic.Field(gt=0, le=32)] | None = None
+    compress: Compress = Compress()
     window: Positive = 384
     pad_short: bool = False
     batch: Positive = 8
@@ -121,6 +138,9 @@ class Config(Section):
             raise ValueError(f"system {self.system} needs base=DIR, a language model's directory")
         if self.batch % self.accumulate:
             raise ValueError(f"batch {self.batch} does not divide into {self.accumulate} parts")
+        ratio = max(self.compress.reference, self.compress.target)
+        if self.window % ratio:
+            raise ValueError(f"window {self.window} is no multiple of the compression {ratio}")
         return self
 
 

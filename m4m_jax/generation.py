@@ -8,8 +8,9 @@ import numpy as np
 from etils import epath
 
 from m4m_jax.errors import M4MError
+from m4m_jax.music.compression import compress_rows, stretch
 from m4m_jax.music.inspect import select_notes
-from m4m_jax.music.notes import TRACK, NoteTable, Track, write_midi
+from m4m_jax.music.notes import STEP, TRACK, NoteTable, Track, write_midi
 from m4m_jax.music.simunote import Vocabulary, from_rows, from_tokens, to_rows, to_tokens
 from m4m_jax.music.tasks import get_task
 from m4m_jax.plot import piano_roll
@@ -17,9 +18,21 @@ from m4m_jax.pretrained import Model
 from m4m_jax.sampling.sampler import well_formed
 
 
-def as_tracks(tokens: np.ndarray, song: NoteTable, name: str, vocabulary: Vocabulary) -> NoteTable:
-    """Token rows int32 [T, 2N] as a table of `song`'s tempo and metre, its tracks called `name`."""
+def as_tracks(
+    tokens: np.ndarray,
+    song: NoteTable,
+    name: str,
+    vocabulary: Vocabulary,
+    *,
+    ratio: int = 1,
+    steps: int | None = None,
+) -> NoteTable:
+    """Token rows int32 [T, 2N] as a table of `song`'s tempo and metre, its tracks called `name`.
+
+    ratio: how many steps of the song a row stands for. steps: length of the table (default: all).
+    """
     table = from_rows(from_tokens(tokens, vocabulary))
+    table = stretch(table, ratio, len(tokens) * ratio if steps is None else steps)
     tracks = tuple(Track(name, t.program, t.is_drum) for t in table.tracks)
     return table.replace(tracks=tracks, tempos=song.tempos, meters=song.meters)
 
@@ -49,25 +62,36 @@ def generate(
     instruments to write for (drums are 127); the rows written are well-formed in any case. The
     rest is as in `Model.generate`.
 
+    What was compressed in training is so here: of a reference with ratio r the model reads every
+    r-th step; a target with ratio r is written at every r-th step, its durations r times as long.
+
     Returns for each sample the reference (without tracks where there is none) and the target.
     Raises M4MError where the song has no such part, or where it is not the model's task.
     """
     card, vocabulary = model.card, model.system.lm.vocabulary
+    ratio, steps = card.compress.target, steps or song.length
     _check_task(card.task, task)
+    if prompt_steps % ratio:
+        raise M4MError(
+            f"a prompt of {prompt_steps} steps is no multiple of {ratio}, the steps of a song that"
+            " the model writes as one"
+        )
 
-    def tokens(part: NoteTable) -> np.ndarray:
+    def tokens(part: NoteTable, ratio: int) -> np.ndarray:
         rows = to_rows(part.notes, song.length, card.max_notes, dedup=card.dedup)
-        return to_tokens(rows, vocabulary)
+        return to_tokens(compress_rows(rows, ratio), vocabulary)
 
     given = song.replace(notes=song.notes[:0], tracks=())
     if card.reference is not None:
         given = select_notes(song, reference or card.reference, name, names=card.parts)
+        _check_heard(given, reference or card.reference, card.compress.reference, name)
     prompt = None
     if prompt_steps:
-        prompt = tokens(select_notes(song, card.target, name, names=card.parts))[:prompt_steps]
+        part = select_notes(song, card.target, name, names=card.parts)
+        prompt = tokens(part, ratio)[: prompt_steps // ratio]
     written = model.generate(
-        None if card.reference is None else tokens(given),
-        steps=steps or song.length,
+        None if card.reference is None else tokens(given, card.compress.reference),
+        steps=-(-steps // ratio),
         prompt=prompt,
         samples=samples,
         seed=seed,
@@ -77,7 +101,10 @@ def generate(
         allowed=well_formed(vocabulary, _allowed(programs)),
     )
     given, label = without_silent_tracks(given), card.task.split("-to-")[-1]
-    return [(given, as_tracks(rows, song, label, vocabulary)) for rows in written]
+    return [
+        (given, as_tracks(rows, song, label, vocabulary, ratio=ratio, steps=steps))
+        for rows in written
+    ]
 
 
 def without_silent_tracks(table: NoteTable) -> NoteTable:
@@ -86,6 +113,14 @@ def without_silent_tracks(table: NoteTable) -> NoteTable:
     notes = table.notes.copy()
     notes[:, TRACK] = track
     return table.replace(notes=notes, tracks=tuple(table.tracks[k] for k in used))
+
+
+def _check_heard(given: NoteTable, part: str, ratio: int, name: str) -> None:
+    if not (given.notes[:, STEP] % ratio == 0).any():
+        raise M4MError(
+            f"{name}: the model reads only steps that are multiples of {ratio}, and no note of the"
+            f" part {part!r} starts on one"
+        )
 
 
 def _check_task(trained: str, wanted: str | None) -> None:

@@ -43,7 +43,8 @@ class Model:
     def token_nll(self, target: np.ndarray, reference: np.ndarray | None = None) -> np.ndarray:
         """Natural-log NLL of each target token.
 
-        target, reference: token rows int32 [B, T, 2N]. Returns float32 [B, T, 2N], 0 at PAD.
+        target, reference: token rows int32 [B, T, 2N], each compressed as the model was trained
+        (`card.compress`). Returns float32 [B, T, 2N], 0 at PAD.
         """
         self._check_reference(reference)
         batch = pack(target, reference, vocabulary=self.system.lm.vocabulary)
@@ -68,6 +69,8 @@ class Model:
         Windows of the trained length follow each other, the last third of one being the prompt of
         the next.
 
+        All rows are compressed as the model was trained (`card.compress`).
+
         reference: token rows int32 [T, 2N]; None for a language model.
         steps: rows to write, the prompt included (default: as the reference, or one window).
         prompt: token rows int32 [P, 2N] to go on from, shorter than a window.
@@ -82,11 +85,13 @@ class Model:
         width = 2 * (max_notes or self.card.max_notes)
         if prompt is None:
             prompt = np.zeros((0, width), np.int32)
+        compress = self.card.compress
+        window, given = self.card.window // compress.target, len(prompt)
         if steps is None:
-            steps = self.card.window if reference is None else len(reference)
+            heard = None if reference is None else len(reference) * compress.reference
+            steps = window if heard is None else -(-heard // compress.target)
         if prompt.shape[1] != width:
             raise M4MError(f"a prompt has rows of {prompt.shape[1]} tokens; {width} are written")
-        window, given = self.card.window, len(prompt)
         if given >= min(steps, window):
             what = f"a window of {window}" if window < steps else steps
             raise M4MError(f"a prompt of {given} steps leaves nothing to write of {what}")
@@ -98,6 +103,7 @@ class Model:
             sampler.sample_keys(seed, samples),
             sampler.Sampling(temperature, top_k, top_p),
             window=self.card.window,
+            compress=compress,
             allowed=allowed,
         )
 

@@ -71,6 +71,14 @@ def test_dotted_changes_are_yaml(file):
     assert load_config(file, ["reference=track-1=x"]).reference == "track-1=x"
 
 
+def test_compression_by_stream(file):
+    config = load_config(file, ["compress.reference=4"])
+    assert (config.compress.reference, config.compress.target) == (4, 1)
+    assert "compress.referenc; the nearest known one is compress.reference" in refused(
+        file, "compress.referenc=4"
+    )
+
+
 def test_presets_come_before_other_changes(file):
     config = load_config(file, ["steps=9", "preset=small"])
     assert (config.size, config.steps) == ("tiny", 9)
@@ -97,6 +105,10 @@ def test_unknown_keys_are_refused_with_the_nearest(file):
         ("system=crss", "system: .*'lm'.*'cross'"),
         ("system=cross", "needs base=DIR"),
         ("base=runs/x", "base is for adapters"),
+        ("compress.reference=3", "compress.reference: a compression of 3 is no power of two"),
+        ("compress={target: 0}", "compress.target: .* greater than 0"),
+        ("compress.target=256", "window 384 is no multiple of the compression 256"),
+        ("compress=2", "compress: "),
         ("accumulate=3", "batch 8 does not divide into 3 parts"),
         ("optimizer.warmup=1", "optimizer.warmup"),
         ("optimizer=3", "optimizer: "),

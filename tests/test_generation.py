@@ -8,7 +8,20 @@ import pytest
 from m4m_jax import generation, pretrained
 from m4m_jax.errors import M4MError
 from m4m_jax.models.card import Card
-from m4m_jax.music import NoteTable, Track, get_task, read_midi, write_midi
+from m4m_jax.music import (
+    Compression,
+    NoteTable,
+    Track,
+    compress_rows,
+    from_rows,
+    from_tokens,
+    get_task,
+    read_midi,
+    select,
+    to_rows,
+    to_tokens,
+    write_midi,
+)
 from m4m_jax.pretrained import Model
 from tests.compiling import quick_compile as quick_compile
 from tests.datasets.music import song
@@ -32,9 +45,10 @@ def with_drums(bars: int = 2) -> NoteTable:
     )
 
 
-def model(task: str, **parts: str) -> Model:
+def model(task: str, compress: Compression | None = None, **parts: str) -> Model:
     pair = {"reference": get_task(task).reference, "target": get_task(task).target}
     about = {"task": task, **pair, "max_notes": 4, "window": 12, "parts": parts}
+    about["compress"] = compress or Compression()
     if task == "continuation":
         return Model(small_lm(), Card(system="lm", lm=CONFIG, **about))
     base = pretrained.base_of(small_lm(), "base", "adapter")
@@ -126,6 +140,77 @@ def test_names_of_parts_and_another_reference(file):
     ((by_number, _),) = generation.generate(named, source, reference="track-0")
     assert by_name == by_number
     assert {t.name for t in by_name.tracks} == {"part 0"}
+
+
+class Seen:
+    """What a model's `generate` was given."""
+
+    def __init__(self, model: Model, monkeypatch):
+        write = Model.generate
+
+        def spy(self, reference=None, **options):
+            seen.reference, seen.options = reference, options
+            seen.written = write(self, reference, **options)
+            return seen.written
+
+        seen = self
+        monkeypatch.setattr(Model, "generate", spy)
+
+
+def rows_of(table: NoteTable, part: str, ratio: int) -> np.ndarray:
+    """A part's compressed token rows, N = 4."""
+    rows = to_rows(select(table, part).notes, table.length, 4)
+    return to_tokens(compress_rows(rows, ratio))
+
+
+def test_a_compressed_reference_is_read_as_in_training(file, monkeypatch):
+    source, coarse = read_midi(file), model("chord-to-melody", Compression(reference=4))
+    seen = Seen(coarse, monkeypatch)
+    ((given, target),) = generation.generate(coarse, source, steps=30)
+    assert np.array_equal(seen.reference, rows_of(source, "track-1", 4))
+    assert target.length == len(seen.written[0]) == 30
+    assert len(given.notes) == len(select(source, "track-1").notes)
+
+
+def test_a_compressed_target_is_spread_out_again(file, tmp_path, monkeypatch):
+    source, coarse = read_midi(file), model("chord-to-melody", Compression(target=2))
+    seen = Seen(coarse, monkeypatch)
+    ((_, target),) = written = generation.generate(coarse, source, steps=31, prompt_steps=6)
+    assert np.array_equal(seen.reference, rows_of(source, "track-1", 1))
+    assert np.array_equal(seen.options["prompt"], rows_of(source, "track-0", 2)[:3])
+    # 16 rows for 31 steps, past a window of 12 steps, which holds 6.
+    assert seen.written.shape[1] == 16
+    assert target.length == 31
+    narrow = from_rows(from_tokens(seen.written[0])).notes
+    assert len(narrow)
+    assert np.array_equal(target.notes[:, 0], 2 * narrow[:, 0])
+    assert np.array_equal(target.notes[:, 1], 2 * narrow[:, 1])
+    generation.write_samples(written, tmp_path / "out.mid")
+    made = [t.name == "melody" for t in read_midi(tmp_path / "out.mid").tracks]
+    assert any(made)
+
+
+def test_a_ratio_of_one_writes_the_same(file):
+    source = read_midi(file)
+    plain = generation.generate(model("chord-to-melody"), source, seed=3, steps=30)
+    same = generation.generate(
+        model("chord-to-melody", Compression(1, 1)), source, seed=3, steps=30
+    )
+    assert plain == same
+
+
+def test_what_compression_does_not_allow(file):
+    source = read_midi(file)
+    message = refused(model("chord-to-melody", Compression(target=4)), source, prompt_steps=6)
+    assert "a prompt of 6 steps is no multiple of 4" in message
+    late = source.notes.copy()
+    late[:, 0] |= 1
+    late = source.replace(notes=late)
+    coarse = model("chord-to-melody", Compression(reference=2))
+    message = refused(coarse, late, name=str(file))
+    assert message.startswith(str(file))
+    assert "multiples of 2" in message
+    assert "'track-1'" in message
 
 
 def test_mistakes_name_the_file(file):

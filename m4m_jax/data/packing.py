@@ -23,7 +23,8 @@ class PackedBatch(NamedTuple):
     """A batch of B windows of T steps on each of S shards; int32 arrays of numpy or JAX.
 
     rows: [S, R, 2N], the distinct rows of a shard's references and targets, then PAD rows.
-    reference: [S, B, T], which of `rows` each step of the references is; None without references.
+    reference: [S, B, L], which of `rows` each step of the references is; None without references.
+        L is T unless a stream is compressed.
     target: [S, B, T], likewise.
     tokens: [S, K, P], the targets' tokens that are not PAD, a step's together; PAD where unused.
     step: [S, K, P], the step b * T + t that a token belongs to; -1 where unused.
@@ -103,8 +104,10 @@ def _check(reference: np.ndarray | None, target: np.ndarray, shards: int) -> Non
         )
     if target.shape[-1] > BLOCK:
         raise ValueError(f"a row of {target.shape[-1]} tokens is longer than a block of {BLOCK}")
-    if reference is not None and reference.shape != target.shape:
-        raise ValueError(f"reference {reference.shape} and target {target.shape} differ in shape")
+    if reference is not None and reference.shape[::2] != target.shape[::2]:
+        raise ValueError(
+            f"reference {reference.shape} and target {target.shape} differ in more than their steps"
+        )
 
 
 def _shards(reference: np.ndarray | None, target: np.ndarray, shards: int, pad: int):
@@ -117,15 +120,18 @@ def _shards(reference: np.ndarray | None, target: np.ndarray, shards: int, pad: 
 def measure(
     target: np.ndarray, reference: np.ndarray | None, *, shards: int, vocabulary: Vocabulary
 ) -> Size:
-    """The least size that holds a batch of token rows [B, T, 2N]."""
+    """The least size that holds a batch of token rows [B, T, 2N], references [B, L, 2N]."""
     packed = _shards(reference, target, shards, vocabulary.pad)
     return Size(max(len(s.rows) for s in packed), max(s.blocks for s in packed))
 
 
-def largest(windows: int, steps: int, width: int) -> Size:
-    """A size that holds any batch: `windows` pairs a shard, `steps` rows of `width` tokens each."""
-    rows = windows * steps
-    return Size(2 * rows, -(-rows // (BLOCK // width)))
+def largest(windows: int, steps: int, width: int, reference_steps: int | None = None) -> Size:
+    """A size that holds any batch: `windows` pairs a shard, `steps` rows of `width` tokens each.
+
+    reference_steps: rows of a reference, where they are not as many.
+    """
+    rows = windows * (steps + (steps if reference_steps is None else reference_steps))
+    return Size(rows, -(-windows * steps // (BLOCK // width)))
 
 
 def choose_sizes(seen: Sequence[Size], most: Size) -> tuple[Size, ...]:
@@ -153,6 +159,7 @@ def pack(
 ) -> PackedBatch:
     """Pack token rows int32 [B, T, 2N]; shard s takes windows s B / S up to (s + 1) B / S.
 
+    References are int32 [B, L, 2N]; L may be another number of steps.
     The batch takes the first of `sizes` that holds it (default: its own size). Raises ValueError
     where none does or where B does not divide over the shards.
     """
@@ -176,7 +183,7 @@ def pack(
         rows[i, : len(s.rows)] = s.rows
     return PackedBatch(
         rows=rows,
-        reference=None if reference is None else index[:, :cells].reshape(shards, windows, steps),
+        reference=None if reference is None else index[:, :-cells].reshape(shards, windows, -1),
         target=index[:, -cells:].reshape(shards, windows, steps),
         tokens=blocks("tokens", vocabulary.pad),
         step=blocks("step", -1),

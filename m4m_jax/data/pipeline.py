@@ -42,17 +42,20 @@ class SongSource(Protocol):
 class _Encoded(NamedTuple):
     """A whole song as a task sees it.
 
+    length: its steps, T.
     shifts: the lowest and highest that its windows may be moved by.
-    reference, target: int16 [T, 2N] tokens (the ids of both vocabularies fit), or None.
+    reference, target: int16 [ceil(T / ratio), 2N] tokens (the ids of both vocabularies fit), or
+        None.
     """
 
+    length: int
     shifts: tuple[int, int]
     reference: np.ndarray | None
     target: np.ndarray
 
     @property
     def nbytes(self) -> int:
-        return self.target.nbytes * (1 if self.reference is None else 2)
+        return self.target.nbytes + (0 if self.reference is None else self.reference.nbytes)
 
 
 @dataclass
@@ -89,7 +92,7 @@ class _Views:
             for rows in windows.view(table, self.task, self.names, max_notes=self.max_notes)
         )
         assert target is not None
-        return _Encoded(windows.shift_range(table), reference, target)
+        return _Encoded(table.length, windows.shift_range(table), reference, target)
 
     def __getstate__(self) -> dict[str, Any]:
         state = dict(self.__dict__)
@@ -106,28 +109,29 @@ class _DrawWindow:
 
     views: _Views
     window: int
-    stride: int
     train: bool
 
     def __call__(self, index: np.int64, rng: np.random.Generator) -> dict[str, Any]:
-        song = self.views[int(index)]
+        song, compress = self.views[int(index)], self.views.task.compress
         where = windows.draw(
-            len(song.target),
+            song.length,
             self.window,
             rng,
             shifts=song.shifts if self.train else (0, 0),
-            stride=self.stride,
+            stride=compress.stride,
         )
+
+        def cut(tokens: np.ndarray, ratio: int) -> np.ndarray:
+            return windows.cut(tokens, where, self.window, self.views.vocabulary, ratio=ratio)
+
         element = {
-            "target": windows.cut(song.target, where, self.window, self.views.vocabulary),
+            "target": cut(song.target, compress.target),
             "song": np.int32(index),
             "start": np.int32(where.start),
             "shift": np.int32(where.shift),
         }
         if song.reference is not None:
-            element["reference"] = windows.cut(
-                song.reference, where, self.window, self.views.vocabulary
-            )
+            element["reference"] = cut(song.reference, compress.reference)
         return element
 
 
@@ -143,7 +147,6 @@ def dataset(
     names: Mapping[str, str] | None = None,
     train: bool = True,
     num_batches: int | None = None,
-    stride: int = 1,
     pad_short: bool = False,
     host: int = 0,
     hosts: int = 1,
@@ -156,9 +159,10 @@ def dataset(
 
     Args:
         source: the songs.
-        task: which parts are given and written.
+        task: which parts are given and written, and how much they are compressed, by r_ref and
+            r_tgt; windows begin at multiples of the larger of the two.
         batch_size: windows in a global batch, B; a multiple of `hosts`.
-        window: steps in a window, T.
+        window: steps of the song in a window, T; a multiple of both ratios.
         seed: of the order and of all draws, 0 to 2**32 - 1.
         max_notes: notes that a step holds, N; the task's when `None`.
         vocabulary: how rows become tokens.
@@ -167,7 +171,6 @@ def dataset(
             `num_batches` batches, the same in every pass.
         num_batches: for `train=False`; when `None`, as many as it takes for every usable song to
             come up. Where the songs do not fill the last batch, further windows of the first do.
-        stride: windows begin at multiples of this (the larger compression ratio).
         pad_short: whether songs shorter than the window are filled up with empty rows; otherwise
             they are left out.
         host: this process among `hosts`, from 0.
@@ -176,21 +179,21 @@ def dataset(
 
     Returns:
         A `grain.MapDataset` whose element k is this host's part of the global batch of step k, a
-        dict of int32 arrays: `reference` [B / hosts, T, 2N] (absent where the task has none) and
-        `target` [B / hosts, T, 2N] tokens; `song` (number in the source), `start` (step) and
-        `shift` (semitones), each [B / hosts].
+        dict of int32 arrays: `reference` [B / hosts, T / r_ref, 2N] (absent where the task has
+        none) and `target` [B / hosts, T / r_tgt, 2N] tokens; `song` (number in the source), `start`
+        (step) and `shift` (semitones), each [B / hosts].
 
     Raises:
         M4MError: no song can be used; the options do not fit each other.
     """
     import grain
 
-    _check(batch_size, window, stride, seed, host, hosts)
+    _check(batch_size, window, task.compress.stride, seed, host, hosts)
     names = getattr(source, "parts", None) if names is None else names
     if usable is None:
         usable = usable_songs(source, task, names=names, window=window, pad_short=pad_short)
     views = _Views(source, task, names, max_notes, vocabulary)
-    draw = _DrawWindow(views, window, stride, train)
+    draw = _DrawWindow(views, window, train)
     # An endless stream would have a length that does not fit Grain's integers once it is batched.
     epochs = -(-_MANY_WINDOWS // len(usable.indices))
     stream = grain.MapDataset.source(usable.indices).seed(seed).shuffle().repeat(epochs)
@@ -271,9 +274,11 @@ def songs(
 
 
 def _check(batch_size: int, window: int, stride: int, seed: int, host: int, hosts: int) -> None:
-    for name, value in (("batch size", batch_size), ("window", window), ("stride", stride)):
+    for name, value in (("batch size", batch_size), ("window", window)):
         if value < 1:
             raise M4MError(f"a {name} of {value} makes no batch; give 1 or more")
+    if window % stride:
+        raise M4MError(f"a window of {window} steps is no multiple of the compression {stride}")
     if not 0 <= host < hosts:
         raise M4MError(f"host {host} is not one of {hosts}")
     if batch_size % hosts:

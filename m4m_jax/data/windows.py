@@ -10,7 +10,8 @@ from typing import NamedTuple
 import numpy as np
 
 from m4m_jax.errors import M4MError
-from m4m_jax.music.notes import NoteTable
+from m4m_jax.music.compression import compress_rows
+from m4m_jax.music.notes import STEP, NoteTable
 from m4m_jax.music.parts import select
 from m4m_jax.music.simunote import (
     PLAIN,
@@ -30,6 +31,8 @@ class View(NamedTuple):
 
     reference: uint8 [T, N, 4] rows of what is given; None for a task without a reference.
     target: uint8 [T, N, 4] rows of what is to be written.
+
+    A stream that the task compresses by r has ceil(T / r) rows.
     """
 
     reference: np.ndarray | None
@@ -79,12 +82,15 @@ def view(
         M4MError: the song has no such part.
     """
     count = task.max_notes if max_notes is None else max_notes
-    reference, target = (
-        None if part is None else to_rows(part.notes, table.length, count, dedup=task.dedup)
-        for part in parts(table, task, names)
+
+    def rows(part: NoteTable, ratio: int) -> np.ndarray:
+        return compress_rows(to_rows(part.notes, table.length, count, dedup=task.dedup), ratio)
+
+    reference, target = parts(table, task, names)
+    return View(
+        None if reference is None else rows(reference, task.compress.reference),
+        rows(target, task.compress.target),
     )
-    assert target is not None
-    return View(reference, target)
 
 
 @dataclass(frozen=True)
@@ -107,7 +113,7 @@ def eligible(
     *,
     min_steps: int = 1,
 ) -> Eligible:
-    """Find the songs whose parts all have notes and that are long enough.
+    """Find the songs whose parts all have notes (on steps that are kept) and that are long enough.
 
     Args:
         songs: all songs of a source.
@@ -147,8 +153,10 @@ def eligible(
 def _unfit(
     table: NoteTable, task: Task, names: Mapping[str, str] | None, min_steps: int
 ) -> str | None:
-    if any(part is not None and not len(part.notes) for part in parts(table, task, names)):
-        return "an empty part"
+    ratios = (task.compress.reference, task.compress.target)
+    for part, ratio in zip(parts(table, task, names), ratios, strict=True):
+        if part is not None and not (part.notes[:, STEP] % ratio == 0).any():
+            return "an empty part"
     return "too short" if table.length < min_steps else None
 
 
@@ -183,20 +191,29 @@ def draw(
     return Draw(start, int(rng.integers(shifts[0], shifts[1] + 1)))
 
 
-def cut(tokens: np.ndarray, where: Draw, window: int, vocabulary: Vocabulary = PLAIN) -> np.ndarray:
+def cut(
+    tokens: np.ndarray,
+    where: Draw,
+    window: int,
+    vocabulary: Vocabulary = PLAIN,
+    *,
+    ratio: int = 1,
+) -> np.ndarray:
     """Cut a window out of a song and move it; steps past the song's end are empty.
 
     Args:
-        tokens: int [T, 2N], a whole song.
-        where: the window's start and its shift.
-        window: its length, in steps.
+        tokens: int [ceil(T / ratio), 2N], a whole song.
+        where: the window's start, a multiple of `ratio`, and its shift.
+        window: its length, in steps of the song; a multiple of `ratio`.
         vocabulary: the one that the song was encoded with.
+        ratio: how much the song was compressed.
 
     Returns:
-        int32 [window, 2N].
+        int32 [window / ratio, 2N].
     """
-    result = np.full((window, tokens.shape[1]), vocabulary.pad, np.int32)
+    start, rows = where.start // ratio, window // ratio
+    result = np.full((rows, tokens.shape[1]), vocabulary.pad, np.int32)
     result[:, 0] = vocabulary.eos
-    part = tokens[where.start : where.start + window]
+    part = tokens[start : start + rows]
     result[: len(part)] = shift_tokens(part, where.shift, vocabulary) if where.shift else part
     return result

@@ -14,6 +14,7 @@ from m4m_jax.models.adapter import AdapterParam
 from m4m_jax.models.cross import CrossAdapter, CrossConfig
 from m4m_jax.models.lm import LM, LMConfig
 from m4m_jax.models.system import System
+from m4m_jax.music.compression import Compression
 
 FORMAT = 1
 SYSTEMS = ("lm", "cross")
@@ -34,7 +35,8 @@ class Card(pydantic.BaseModel, frozen=True, extra="forbid"):
     """A model's description: what it is made of, and what it was made for.
 
     task: a task's name; reference, target (part selectors) and dedup as it was trained with them.
-    max_notes: notes a row, N, for reference and target. window: steps that it was trained on.
+    max_notes: notes a row, N, for reference and target. compress: how much coarser than the song
+    they are. window: steps of a song that it was trained on.
     parts: the names that its data set gives to part selectors.
     """
 
@@ -48,6 +50,7 @@ class Card(pydantic.BaseModel, frozen=True, extra="forbid"):
     target: str
     dedup: bool = False
     max_notes: int
+    compress: Compression = Compression()
     window: int
     data: str | None = None
     parts: dict[str, str] = {}

@@ -1,5 +1,8 @@
 """Music: MIDI files, note tables, parts, and the simu-note representation."""
 
+from m4m_jax.music.compression import Compression as Compression
+from m4m_jax.music.compression import compress_rows as compress_rows
+from m4m_jax.music.compression import stretch as stretch
 from m4m_jax.music.notes import NoteTable as NoteTable
 from m4m_jax.music.notes import Track as Track
 from m4m_jax.music.notes import midi_bytes as midi_bytes

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import difflib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from m4m_jax.errors import M4MError
+from m4m_jax.music.compression import Compression
 
 
 @dataclass(frozen=True)
@@ -19,6 +20,7 @@ class Task:
         target: Selector of the part to be written.
         max_notes: Notes that a step holds, N.
         dedup: Whether notes equal in program, step and pitch are made one.
+        compress: Ratios of the two streams.
     """
 
     name: str
@@ -27,6 +29,11 @@ class Task:
     target: str
     max_notes: int = 16
     dedup: bool = False
+    compress: Compression = field(default_factory=Compression)
+
+    def __post_init__(self) -> None:
+        if self.reference is None and self.compress.reference > 1:
+            raise M4MError(f"task {self.name} has no reference to compress")
 
 
 TASKS: dict[str, Task] = {
@@ -47,6 +54,7 @@ TASKS: dict[str, Task] = {
             "sparse",
         ),
         Task("continuation", "a song from its beginning on", None, "all"),
+        Task("copy", "a song to itself", "all", "all"),
         Task("harmonize", "alto, tenor and bass to a given soprano", "track-0", "from-1", 4),
     )
 }

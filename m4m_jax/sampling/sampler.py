@@ -112,7 +112,7 @@ def write_rows(
 ) -> Array:
     """Fill rows int32 [B, T, 2N] from step `given` up to `stop`; those before are the prompt.
 
-    reference: token rows [B, T, 2M] or None. keys: one random key a sequence, [B]. Steps from
+    reference: token rows [B, L, 2M] or None. keys: one random key a sequence, [B]. Steps from
     `stop` on stay as they are.
     """
     system: System = nnx.merge(graphdef, weights)
@@ -156,7 +156,7 @@ def write_window(
 ) -> np.ndarray:
     """Continue prompts int32 [B, P, 2N] to `stop` rows in all: int32 [B, stop, 2N].
 
-    reference: token rows [B, window, 2M] or None. The program is compiled for a window and serves
+    reference: token rows [B, L, 2M] or None. The program is compiled for a window and serves
     any P <= stop <= window.
     """
     batch, given, width = prompt.shape

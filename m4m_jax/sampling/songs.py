@@ -6,6 +6,7 @@ import numpy as np
 from jax import Array
 
 from m4m_jax.models.system import System
+from m4m_jax.music.compression import Compression
 from m4m_jax.music.simunote import Vocabulary
 from m4m_jax.sampling.sampler import Sampling, fold_keys, write_window
 
@@ -34,30 +35,39 @@ def write_song(
     sampling: Sampling,
     *,
     window: int,
+    compress: Compression | None = None,
     allowed: np.ndarray | None = None,
 ) -> np.ndarray:
     """Write targets of any length, one a key.
 
-    reference: token rows int32 [steps, 2M], read window by window with empty rows after its end; or
-    None. prompt: token rows int32 [P, 2N], P < window, that all targets begin with. keys: one a
-    sample, [K]. Returns token rows int32 [K, steps, 2N], the prompt included.
+    reference: token rows int32 [L, 2M], read window by window with empty rows after its end; or
+    None. prompt: token rows int32 [P, 2N] that all targets begin with, shorter than a window.
+    steps: rows of a target. keys: one a sample, [K]. window: steps of the song that a window spans;
+    of the two streams it holds as many rows as `compress` leaves (None: all).
+
+    Returns token rows int32 [K, steps, 2N], the prompt included.
     """
     vocabulary, samples = system.lm.vocabulary, len(keys)
+    compress = compress or Compression()
+    rows_heard, rows_written = window // compress.reference, window // compress.target
+    # Windows begin at steps of the song that both streams have.
+    advance = -(-(window - window // PROMPT_SHARE) // compress.stride) * compress.stride
     before = np.repeat(prompt[None], samples, axis=0)
     written, start = [before], 0
     while True:
         heard = None
         if reference is not None:
-            part = fill(reference[start : start + window], window, vocabulary)
+            first = start // compress.reference
+            part = fill(reference[first : first + rows_heard], rows_heard, vocabulary)
             heard = np.repeat(part[None], samples, axis=0)
-        stop = min(window, steps - start)
+        done = start // compress.target
+        stop = min(rows_written, steps - done)
         rows = write_window(
-            system, heard, before, stop, fold_keys(keys, start), sampling, window=window,
+            system, heard, before, stop, fold_keys(keys, start), sampling, window=rows_written,
             allowed=allowed,
         )  # fmt: skip
         written.append(rows[:, before.shape[1] :])
-        if start + stop >= steps:
+        if done + stop >= steps:
             return np.concatenate(written, axis=1)
-        advance = window - window // PROMPT_SHARE
-        before = rows[:, advance:]
+        before = rows[:, advance // compress.target :]
         start += advance

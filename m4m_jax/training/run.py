@@ -27,6 +27,7 @@ from m4m_jax.models.cross import CrossAdapter, CrossConfig
 from m4m_jax.models.lm import LM, LMConfig, preset
 from m4m_jax.models.lora import LoRAConfig
 from m4m_jax.models.system import System
+from m4m_jax.music.compression import Compression
 from m4m_jax.music.simunote import Vocabulary, by_name
 from m4m_jax.music.tasks import Task, get_task
 from m4m_jax.pretrained import METRIC
@@ -46,7 +47,8 @@ def task_of(config: Config) -> Task:
     names = ("reference", "target", "dedup", "max_notes")
     changes = {name: getattr(config, name) for name in names}
     changes = {name: value for name, value in changes.items() if value is not None}
-    return dataclasses.replace(get_task(config.task), **changes)
+    compress = Compression(**config.compress.model_dump())
+    return dataclasses.replace(get_task(config.task), **changes, compress=compress)
 
 
 def new_system(config: Config, task: Task, path: epath.Path) -> tuple[System, Card]:
@@ -58,6 +60,7 @@ def new_system(config: Config, task: Task, path: epath.Path) -> tuple[System, Ca
         "target": task.target,
         "dedup": task.dedup,
         "max_notes": task.max_notes,
+        "compress": task.compress,
         "window": config.window,
     }
     if config.system == "lm":
@@ -164,9 +167,11 @@ class Feed:
         seen = [packer.measure(self.stream[k]) for k in range(number)]
         if not train:
             return (packing.Size(*(max(x) for x in zip(*seen, strict=True))),)
-        windows, steps, width = self.stream[0]["target"].shape
+        first = self.stream[0]
+        windows, steps, width = first["target"].shape
         windows //= packer.parts * packer.shards
-        return packing.choose_sizes(seen, packing.largest(windows, steps, width))
+        heard = first["reference"].shape[1] if "reference" in first else 0
+        return packing.choose_sizes(seen, packing.largest(windows, steps, width, heard))
 
     def iterator(self) -> grain.DatasetIterator:
         """The batches, packed ahead of time by threads; its state can be saved and set."""

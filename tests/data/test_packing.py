@@ -28,7 +28,8 @@ def batches(draw):
     steps, notes = draw(st.integers(1, 40)), draw(st.integers(1, 32))
     vocabulary = draw(st.sampled_from([PLAIN, VELOCITY]))
     target, reference = (
-        token_rows(rng, shards * windows, steps, notes, vocabulary) for _ in range(2)
+        token_rows(rng, shards * windows, length, notes, vocabulary)
+        for length in (steps, draw(st.sampled_from([steps, draw(st.integers(1, 40))])))
     )
     return target, reference if draw(st.booleans()) else None, shards, vocabulary
 
@@ -95,7 +96,8 @@ def test_rows_are_distinct_and_the_rest_is_padding(example):
 @given(batches())
 def test_the_largest_size_holds_any_batch(example):
     target, reference, shards, vocabulary = example
-    most = largest(len(target) // shards, *target.shape[1:])
+    heard = None if reference is None else reference.shape[1]
+    most = largest(len(target) // shards, *target.shape[1:], heard)
     assert most.holds(measure(target, reference, shards=shards, vocabulary=vocabulary))
     pack(target, reference, vocabulary=vocabulary, shards=shards, sizes=[most])
 
@@ -108,6 +110,9 @@ def test_the_largest_size_holds_full_rows_that_all_differ(notes):
     need = measure(target, reference, shards=1, vocabulary=PLAIN)
     assert need.rows == largest(2, 20, 2 * notes).rows
     assert largest(2, 20, 2 * notes).holds(need)
+    need = measure(target, reference[:, :5], shards=1, vocabulary=PLAIN)
+    assert need.rows == largest(2, 20, 2 * notes, 5).rows
+    assert need.blocks == largest(2, 20, 2 * notes, 0).blocks
 
 
 def test_a_batch_takes_the_first_size_that_holds_it():
@@ -169,8 +174,9 @@ def test_what_does_not_fit_is_refused():
     target = token_rows(np.random.default_rng(3), 3, 5, 4, PLAIN)
     with pytest.raises(ValueError, match="3 windows does not divide over 2 shards"):
         pack(target, vocabulary=PLAIN, shards=2)
-    with pytest.raises(ValueError, match="differ in shape"):
-        pack(target, target[:, :4], vocabulary=PLAIN)
+    for other in (target[:2], target[..., :4]):
+        with pytest.raises(ValueError, match="differ in more than their steps"):
+            pack(target, other, vocabulary=PLAIN)
     wide = np.full((1, 2, 66), PLAIN.pad, np.int32)
     with pytest.raises(ValueError, match="66 tokens is longer than a block"):
         measure(wide, None, shards=1, vocabulary=PLAIN)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import pickle
 
 import cloudpickle
@@ -10,7 +11,17 @@ from m4m_jax import data, datasets
 from m4m_jax.data import pipeline, windows
 from m4m_jax.data.windows import Draw
 from m4m_jax.errors import M4MError
-from m4m_jax.music import PLAIN, VELOCITY, Task, get_task, to_tokens, write_midi
+from m4m_jax.music import (
+    PLAIN,
+    VELOCITY,
+    Compression,
+    Task,
+    compress_rows,
+    get_task,
+    shift_tokens,
+    to_tokens,
+    write_midi,
+)
 from tests.datasets.music import song
 
 PAIR = Task("pair", "", "track-1", "track-0", max_notes=4)
@@ -168,11 +179,41 @@ def test_validation_of_a_given_number_of_batches():
         assert_equal(one, other)
 
 
-def test_starts_are_multiples_of_the_stride():
-    stream = data.dataset(SONGS, PAIR, stride=4, **OPTIONS)
-    starts = np.concatenate([stream[k]["start"] for k in range(20)])
-    assert not (starts % 4).any()
-    assert len(set(starts.tolist())) > 4
+@pytest.mark.parametrize(("reference", "target"), [(4, 1), (1, 2), (2, 4), (4, 4)])
+def test_compressed_streams(reference, target):
+    """The same windows as without, wherever they start at a step that both streams keep."""
+    ratios = Compression(reference, target)
+    task = dataclasses.replace(PAIR, compress=ratios)
+    stream = data.dataset(SONGS, task, **OPTIONS)
+    batches = [stream[k] for k in range(20)]
+    assert batches[0]["reference"].shape == (8, 100 // reference, 8)
+    assert batches[0]["target"].shape == (8, 100 // target, 8)
+    starts = np.concatenate([batch["start"] for batch in batches])
+    assert not (starts % ratios.stride).any()
+    assert len(set(starts.tolist())) > 20 // ratios.stride
+    for b in range(8):
+        view = windows.view(SONGS[batches[0]["song"][b]], PAIR)
+        start, shift = int(batches[0]["start"][b]), int(batches[0]["shift"][b])
+        for key, ratio in (("reference", reference), ("target", target)):
+            rows = getattr(view, key)[start : start + 100]
+            expected = shift_tokens(to_tokens(compress_rows(rows, ratio)), shift)
+            assert np.array_equal(batches[0][key][b], expected), key
+
+
+def test_no_compression_changes_nothing():
+    task = dataclasses.replace(PAIR, compress=Compression(1, 1))
+    for k in range(3):
+        assert_equal(
+            data.dataset(SONGS, task, **OPTIONS)[k], data.dataset(SONGS, PAIR, **OPTIONS)[k]
+        )
+
+
+def test_compressed_songs_count_in_the_cache_as_they_are():
+    task = dataclasses.replace(PAIR, compress=Compression(reference=4))
+    views = pipeline._Views(SONGS, task, None, None, PLAIN)
+    kept = views[0]
+    assert views._bytes == kept.nbytes == kept.target.nbytes + kept.reference.nbytes
+    assert 4 * kept.reference.nbytes == kept.target.nbytes
 
 
 def test_short_songs_are_filled_up_when_asked():
@@ -228,7 +269,6 @@ def test_what_has_been_found_usable_is_taken():
         ({"host": 2, "hosts": 2}, "host 2"),
         ({"batch_size": 0}, "batch size"),
         ({"window": 0}, "window"),
-        ({"stride": 0}, "stride"),
         ({"seed": -1}, "seed"),
         ({"window": 1000}, "no song"),
     ],
@@ -236,6 +276,12 @@ def test_what_has_been_found_usable_is_taken():
 def test_options_that_do_not_fit(change, wanted):
     with pytest.raises(M4MError, match=wanted):
         data.dataset(SONGS, PAIR, **{**OPTIONS, **change})
+
+
+def test_a_window_must_hold_whole_compressed_steps():
+    task = dataclasses.replace(PAIR, compress=Compression(target=8))
+    with pytest.raises(M4MError, match="window of 100 steps is no multiple of the compression 8"):
+        data.dataset(SONGS, task, **OPTIONS)
 
 
 def test_from_files_to_batches(tmp_path):

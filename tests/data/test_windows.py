@@ -1,12 +1,25 @@
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
 from m4m_jax.data import windows
 from m4m_jax.data.windows import Draw
 from m4m_jax.errors import M4MError
-from m4m_jax.music import PLAIN, VELOCITY, NoteTable, Task, Track, get_task, to_rows, to_tokens
+from m4m_jax.music import (
+    PLAIN,
+    VELOCITY,
+    Compression,
+    NoteTable,
+    Task,
+    Track,
+    compress_rows,
+    get_task,
+    to_rows,
+    to_tokens,
+)
 from tests.datasets.music import song
 
 PAIR = Task("pair", "", "track-1", "track-0", max_notes=4)
@@ -50,6 +63,29 @@ def test_dedup_is_the_tasks():
     for dedup, count in ((False, 2), (True, 1)):
         rows = windows.view(table, Task("t", "", None, "all", dedup=dedup)).target
         assert (rows[0, :, 0] < 128).sum() == count
+
+
+def test_streams_are_compressed_each_by_its_ratio():
+    table = song(0)
+    table = table.replace(notes=table.notes[table.notes[:, 0] < 125], length=125)
+    whole = windows.view(table, PAIR)
+    task = dataclasses.replace(PAIR, compress=Compression(reference=4, target=2))
+    reference, target = windows.view(table, task)
+    assert (len(reference), len(target)) == (32, 63)
+    assert np.array_equal(reference, compress_rows(whole.reference, 4))
+    assert np.array_equal(target, compress_rows(whole.target, 2))
+
+
+def test_songs_without_a_note_on_the_steps_kept_are_left_out():
+    table = song(0)
+    notes = table.notes.copy()
+    notes[:, 0] |= 1
+    late = table.replace(notes=notes)
+    task = dataclasses.replace(PAIR, compress=Compression(target=2))
+    found = windows.eligible([table, late], task)
+    assert found.indices.tolist() == [0]
+    assert found.left_out == {"an empty part": 1}
+    assert windows.eligible([table, late], PAIR).indices.tolist() == [0, 1]
 
 
 def test_a_random_split_is_the_songs_own():
@@ -113,6 +149,21 @@ def test_a_window_is_that_stretch_of_the_moved_song(vocabulary):
         assert np.array_equal(found, expected)
         assert found.dtype == np.int32
     assert np.array_equal(windows.cut(tokens, Draw(40, 0), 20, vocabulary), tokens[40:60])
+
+
+@pytest.mark.parametrize("ratio", [1, 2, 4])
+def test_windows_of_compressed_songs_are_compressed_windows(ratio):
+    rows = to_rows(song(0).notes, 128, 4)
+    found = windows.cut(to_tokens(compress_rows(rows, ratio)), Draw(40, 2), 24, ratio=ratio)
+    window = windows.cut(to_tokens(rows), Draw(40, 2), 24)
+    assert found.shape == (24 // ratio, 8)
+    assert np.array_equal(found % 128, window[::ratio] % 128)  # pitches and programs
+    assert np.array_equal(
+        found, windows.cut(to_tokens(compress_rows(rows[40:], ratio)), Draw(0, 2), 24, ratio=ratio)
+    )
+    late = windows.cut(to_tokens(compress_rows(rows, ratio)), Draw(120, 0), 24, ratio=ratio)
+    assert (late[8 // ratio :, 0] == PLAIN.eos).all()
+    assert (late[8 // ratio :, 1:] == PLAIN.pad).all()
 
 
 @pytest.mark.parametrize("vocabulary", [PLAIN, VELOCITY])

@@ -1,7 +1,9 @@
+import dataclasses
+
 import pytest
 
 from m4m_jax.errors import M4MError
-from m4m_jax.music import TASKS, get_task
+from m4m_jax.music import TASKS, Compression, get_task
 
 
 def test_tasks_of_the_paper():
@@ -20,6 +22,20 @@ def test_names_and_descriptions():
         assert task.name == name
         assert task.description
         assert "\n" not in task.description
+
+
+def test_a_task_on_its_own_sequence():
+    task = get_task("copy")
+    assert task.reference == task.target == "all"
+
+
+def test_compression_is_of_a_stream_that_is_there():
+    coarse = dataclasses.replace(get_task("copy"), compress=Compression(reference=4))
+    assert (coarse.compress.reference, coarse.compress.target) == (4, 1)
+    assert get_task("copy").compress == Compression(1, 1)
+    dataclasses.replace(get_task("continuation"), compress=Compression(target=2))
+    with pytest.raises(M4MError, match="task continuation has no reference to compress"):
+        dataclasses.replace(get_task("continuation"), compress=Compression(reference=2))
 
 
 def test_unknown_task_names_the_nearest():
