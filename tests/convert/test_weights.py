@@ -1,56 +1,104 @@
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
+import torch
 from flax import nnx
 
-from m4m_jax.convert.tables import CROSS, FOUNDATION, Rule
-from m4m_jax.convert.weights import convert_tensor, load_tensors, our_name
+from m4m_jax.bench import torch_systems
+from m4m_jax.bench.torch_lm import SIZES, FoundationLM
+from m4m_jax.convert.tables import CROSS, FOUNDATION, TABLES, Rule
+from m4m_jax.convert.weights import (
+    convert_shape,
+    convert_tensor,
+    load_tensors,
+    match,
+    our_name,
+    restore_tensor,
+    tensors_of,
+    their_name,
+)
 from m4m_jax.errors import M4MError
 from m4m_jax.models.adapter import AdapterParam
+from m4m_jax.models.coco_mulla import CocoMulla
 from m4m_jax.models.cross import CrossAdapter, CrossConfig
-from m4m_jax.models.lm import LM, preset
+from m4m_jax.models.lm import LM, LMConfig, preset
 from m4m_jax.models.parameters import by_name
+from m4m_jax.models.self_attentive import SelfAdapter
+from m4m_jax.models.seq2seq import Seq2Seq, seq2seq_size
 from tests.models.small import CONFIG, small_lm
 
 
 def reverse(model: nnx.Module, table: list[Rule], wanted) -> dict[str, np.ndarray]:
     """The model's own numbers under the names that the table gives them in PyTorch."""
-    back = [Rule(rule.flax, rule.torch, rule.how) for rule in table]
-    tensors = {}
-    for name, value in by_name(nnx.state(model, wanted)).items():
-        torch_name, how = our_name(name, back)
-        value = np.asarray(value)
-        value = value.T if how == "transpose" else value
-        tensors[torch_name] = value[None, None] if how == "flatten" else value
-    return tensors
-
-
-def names_of(make, wanted) -> set[str]:
-    """The names of a model's variables, without making it."""
-    state = nnx.state(nnx.eval_shape(make), wanted)
-    return {".".join(map(str, path)) for path, _ in nnx.to_flat_state(state)}
+    return dict(tensors_of(by_name(nnx.state(model, wanted)), table, "the model"))
 
 
 def foundation() -> LM:
     return LM(preset("1"), rngs=nnx.Rngs(0))
 
 
-def cross() -> CrossAdapter:
-    return CrossAdapter(foundation(), CrossConfig(), rngs=nnx.Rngs(0))
+def shapes_in(make, wanted) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of a model's variables, without making it."""
+    state = nnx.state(nnx.eval_shape(make), wanted)
+    return {".".join(map(str, path)): v.shape for path, v in nnx.to_flat_state(state)}
 
 
-@pytest.mark.parametrize(
-    ("make", "wanted", "table"), [(foundation, ..., FOUNDATION), (cross, AdapterParam, CROSS)]
-)
-def test_every_parameter_has_a_tensor_of_its_own(make, wanted, table):
-    names = names_of(make, wanted)
-    back = [Rule(rule.flax, rule.torch, rule.how) for rule in table]
-    theirs = {name: our_name(name, back) for name in names}
-    assert None not in theirs.values()
-    assert len(set(theirs.values())) == len(names)
-    for name, (torch_name, how) in theirs.items():
-        assert our_name(torch_name, table) == (name, how)
+def two_models() -> CrossAdapter:
+    other = LM(LMConfig(64, 3, 2, 96), rngs=nnx.Rngs(0))
+    return CrossAdapter(foundation(), reference_lm=other, rngs=nnx.Rngs(0))
+
+
+SYSTEMS = {
+    "lm": (foundation, ...),
+    "cross": (lambda: CrossAdapter(foundation(), rngs=nnx.Rngs(0)), AdapterParam),
+    "self": (lambda: SelfAdapter(foundation(), rngs=nnx.Rngs(0)), AdapterParam),
+    "coco-mulla": (lambda: CocoMulla(foundation(), rngs=nnx.Rngs(0)), AdapterParam),
+    "seq2seq": (lambda: Seq2Seq(seq2seq_size("1"), rngs=nnx.Rngs(0)), ...),
+}
+
+COUNTS = {
+    "lm": 111_847_939,
+    "cross": 6_794_502,
+    "self": 3_539_840,
+    "coco-mulla": 10_921_740,
+    "seq2seq": 8_164_355,
+}
+"""Numbers in the released checkpoints, position tables included."""
+
+
+def pytorch_shapes(name: str) -> dict[str, tuple[int, ...]]:
+    build = {
+        "lm": lambda lm: lm,
+        "cross": torch_systems.CrossAttentive,
+        "self": torch_systems.SelfAttentive,
+        "coco-mulla": torch_systems.CocoMulla,
+        "seq2seq": lambda lm: torch_systems.Seq2Seq(),
+    }
+    with torch.device("meta"):
+        system = build[name](FoundationLM(SIZES[1]))
+    return {key: tuple(value.shape) for key, value in system.state_dict().items()}
+
+
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_tables_pair_all_of_a_released_checkpoint(name):
+    parameters, tensors = shapes_in(*SYSTEMS[name]), pytorch_shapes(name)
+    places = match(tensors, parameters, TABLES[name], "the file")
+    assert len({place.torch for place in places}) == len(tensors) == len(parameters)
+    assert len({place.flax for place in places}) == len(parameters)
+    for place in places:
+        assert their_name(place.flax, TABLES[name]) == place
+    for shapes in (tensors, parameters):
+        assert sum(math.prod(shape) for shape in shapes.values()) == COUNTS[name]
+
+
+def test_links_between_two_models_have_names_too():
+    parameters = shapes_in(two_models, AdapterParam)
+    names = {their_name(name, CROSS) for name in parameters}
+    assert None not in names
+    assert len({place.torch for place in names}) == len(parameters)
 
 
 @pytest.mark.parametrize(
@@ -71,14 +119,26 @@ def test_every_parameter_has_a_tensor_of_its_own(make, wanted, table):
     ],
 )
 def test_names(theirs, ours):
-    assert our_name(theirs, FOUNDATION) == ours
+    place = our_name(theirs, FOUNDATION)
+    assert (place and (place.flax, place.rule.how)) == ours
 
 
-def test_layouts():
-    tensor = np.arange(6).reshape(2, 3)
-    np.testing.assert_array_equal(convert_tensor(tensor, "transpose"), tensor.T)
-    np.testing.assert_array_equal(convert_tensor(tensor[:1, None], "flatten"), [0, 1, 2])
-    assert convert_tensor(tensor, "copy") is tensor
+@pytest.mark.parametrize(
+    ("rule", "shape", "ours"),
+    [
+        (Rule("a", "b"), (2, 3), (2, 3)),
+        (Rule("a", "b", "transpose"), (2, 3), (3, 2)),
+        (Rule("a", "b", "drop", (0, 1)), (1, 1, 3), (3,)),
+        (Rule("a", "b", "drop", (1,)), (2, 1, 4, 3), (2, 4, 3)),
+    ],
+)
+def test_layouts(rule, shape, ours):
+    tensor = np.arange(np.prod(shape)).reshape(shape)
+    value = convert_tensor(tensor, rule)
+    assert value.shape == convert_shape(shape, rule) == ours
+    np.testing.assert_array_equal(restore_tensor(value, rule), tensor)
+    if rule.how == "transpose":
+        assert value[1, 0] == tensor[0, 1]
 
 
 def test_loaded_tensors_are_the_models_numbers():
@@ -104,7 +164,7 @@ def test_all_that_does_not_fit_is_named_and_nothing_is_changed():
     assert "\n" not in message
     assert message.startswith("the file does not fit the model: ")
     for part in (
-        "start_vector is not there",
+        "global_sos is not there",
         "final_decoder.bias has shape (7,), head.bias wants shape",
         "optimizer.state has no place",
         "model.layer.2.output.dense.bias has no place",
