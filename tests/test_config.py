@@ -65,7 +65,8 @@ def test_dotted_changes_are_yaml(file):
     assert (config.every.log, config.every.validation) == (2, 500)
     assert config.pad_short is True
     assert config.size == "tiny"
-    whole = load_config(file, ["mesh={data: 2, fsdp: 4}", "adapter={lora_targets: [key]}"])
+    adapter = ["system=cross", "base=lm", "adapter={lora_targets: [key]}"]
+    whole = load_config(file, ["mesh={data: 2, fsdp: 4}", *adapter])
     assert whole.mesh == {"data": 2, "fsdp": 4}
     assert whole.adapter.lora_targets == ("key",)
     assert load_config(file, ["reference=track-1=x"]).reference == "track-1=x"
@@ -87,6 +88,72 @@ def test_presets_come_before_other_changes(file):
     assert (both.steps, both.seed) == (7, 3)
 
 
+def test_each_system_has_its_own_options(file):
+    def adapter(system, *changes):
+        return load_config(file, [f"system={system}", "base=lm", *changes]).adapter
+
+    assert adapter("cross").model_dump(exclude={"system"}) == {
+        "n_skip": 2, "width": 256, "heads": 4, "gate": 0.0, "tune": "adapter",
+        "lora_rank": 16, "lora_alpha": 32.0, "lora_targets": ("query", "value"),
+    }  # fmt: skip
+    assert adapter("self").model_dump(exclude={"system"}) == {
+        "tune": "adapter", "lora_rank": 64, "lora_alpha": 128.0, "lora_targets": ("query", "value"),
+    }  # fmt: skip
+    assert adapter("coco-mulla", "adapter.tune=all").model_dump(exclude={"system"}) == {
+        "steps": 384, "tune": "all",
+    }  # fmt: skip
+    message = refused(file, "system=self", "base=lm", "adapter.n_skip=1")
+    assert "system self has no adapter.n_skip; it has adapter.lora_rank, " in message
+    message = refused(file, "system=coco-mulla", "base=lm", "adapter.lora_rank=1")
+    assert "system coco-mulla has no adapter.lora_rank; it has adapter.steps, adapter" in message
+    message = refused(file, "system=cross", "base=lm", "adapter.n_skp=1")
+    assert "unknown key adapter.n_skp; the nearest known one is adapter.n_skip" in message
+    assert "adapter.tune: " in refused(file, "system=self", "base=lm", "adapter.tune=some")
+    message = refused(file, "system=self", "base=lm", "adapter.system=cross")
+    assert "adapter is one of system cross, not self" in message
+    message = refused(file, "system=cross", "base=lm", "adapter={width: 30, heads: 4}")
+    assert "adapter: width 30 does not divide into 4 heads" in message
+
+
+def test_bases(file):
+    assert load_config(file).bases == ()
+    assert load_config(file, ["base=lm"]).bases == ("lm",)
+    assert load_config(file, ["system=cross", "base=[a, b]"]).bases == ("a", "b")
+    assert "one base; only cross" in refused(file, "system=self", "base=[a, b]")
+    assert "leave base out" in refused(file, "system=seq2seq", "base=a")
+    assert "coco-mulla reads 384 steps at most; window 512 has 512" in refused(
+        file, "system=coco-mulla", "base=a", "window=512"
+    )
+
+
+def test_only_new_models_have_a_size_of_their_own(file):
+    file.write_text(SOURCE.replace("size: 1\n", ""))
+    for system in ("lm", "seq2seq"):
+        config = load_config(file, [f"system={system}"])
+        assert (config.size, config.encoder) == ("1", "reference")
+    for change in (["base=lm"], ["system=cross", "base=lm"]):
+        config = load_config(file, change)
+        assert (config.size, config.encoder) == (None, None)
+
+
+def test_changes_for_a_system(file):
+    file.write_text(
+        SOURCE.replace("size: 1\n", "systems: {cross: {adapter: {n_skip: 3}}, self: {steps: 5}}\n")
+        + "  linked:\n    seed: 4\n    systems: {cross: {adapter: {gate: 1.0}, steps: 6}}\n"
+    )
+    linked = ["preset=linked", "base=lm"]
+    config = load_config(file, ["system=cross", *linked])
+    assert (config.adapter.n_skip, config.adapter.gate, config.steps) == (3, 1.0, 6)
+    config = load_config(file, ["system=self", *linked])
+    assert (config.steps, config.seed) == (5, 4)
+    assert load_config(file, ["system=self", "steps=9", *linked]).steps == 9
+    assert load_config(file).steps == 60_000
+    file.write_text("systems: {crss: {}}\n" + SOURCE)
+    assert "'crss' is no system; they are lm, cross, self" in refused(file)
+    file.write_text("systems: 3\n" + SOURCE)
+    assert "systems must be groups of changes by system" in refused(file)
+
+
 def test_unknown_keys_are_refused_with_the_nearest(file):
     assert "unknown key windw; the nearest known one is window" in refused(file, "windw=3")
     message = refused(file, "optimizer.learning_rat=1")
@@ -104,7 +171,9 @@ def test_unknown_keys_are_refused_with_the_nearest(file):
         ("dropout=1.0", "dropout: .* less than 1"),
         ("system=crss", "system: .*'lm'.*'cross'"),
         ("system=cross", "needs base=DIR"),
-        ("base=runs/x", "base is for adapters"),
+        ("base=[a, b]", "system lm has one base; only cross links two"),
+        ("adapter.tune=all", "system lm has no adapter; leave its options out"),
+        ("mask_rate=0.1", "system lm has no span masking"),
         ("compress.reference=3", "compress.reference: a compression of 3 is no power of two"),
         ("compress={target: 0}", "compress.target: .* greater than 0"),
         ("compress.target=256", "window 384 is no multiple of the compression 256"),
@@ -170,7 +239,7 @@ def test_shipped_configurations_load(path):
     for preset in [None, *plain.get("presets", {})]:
         config = load_config(path, [*base, *([f"preset={preset}"] if preset else [])])
         assert isinstance(config, Config)
-        assert config.size in PRESETS
+        assert config.size in (None, *PRESETS)
         assert config.task in TASKS
     if base:
         assert "needs base=DIR" in refused(path)
@@ -184,3 +253,26 @@ def test_made_of_plain_values():
     assert make_config({"data": "d", "task": "t"}, "here").data == "d"
     with pytest.raises(M4MError, match="here: unknown key dat; the nearest known one is data"):
         make_config({"data": "d", "task": "t", "dat": 1}, "here")
+
+
+def test_the_settings_of_the_paper():
+    """Those of its implementation: adapters and, apart, the pretraining of the language model."""
+    for path in SHIPPED:
+        fields = yaml.safe_load(path.read_text())
+        config = load_config(path, ["base=x"] if fields["system"] == "cross" else [])
+        assert (config.window, config.precision) == (384, "bfloat16")
+        assert (config.optimizer.learning_rate, config.optimizer.weight_decay) == (1e-4, 0.01)
+        assert (config.every.validation, config.validation_batches, config.keep) == (500, 25, 10)
+        pretraining = path.stem == "los_angeles_lm"
+        assert config.optimizer.schedule == ("one_cycle" if pretraining else "constant")
+        assert config.batch == (48 if pretraining else 8)
+        assert config.steps == (2_000_000 if pretraining else 60_000)
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda p: p.stem)
+def test_shipped_configurations_begin_with_their_commands(path):
+    head = path.read_text().split("\n\n")[0]
+    assert all(line.startswith("#") for line in head.splitlines())
+    assert f"m4m train configs/{path.name} preset=small" in head.replace("system=cross ", "")
+    for named in re.findall(r"\w+\.yaml", head):
+        assert (path.parent / named).is_file()
