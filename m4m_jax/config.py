@@ -1,15 +1,16 @@
 """Configurations of training runs: YAML files, typed and frozen once loaded.
 
-A file holds the fields of `Config`, and under `presets` groups of changes by name. On the command
-line `preset=NAME` takes such a group, and `key=value` (dotted for nested keys, values in YAML)
-changes single fields after it.
+A file holds the fields of `Config`, and under `presets` groups of changes by name. Both may hold
+`systems`, changes for each system. On the command line `preset=NAME` takes a group, and `key=value`
+(dotted for nested keys, values in YAML) changes single fields after it.
 """
 
 from __future__ import annotations
 
+import copy
 import difflib
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import pydantic
 import yaml
@@ -36,25 +37,62 @@ class Section(pydantic.BaseModel):
     model_config = pydantic.ConfigDict(frozen=True, extra="forbid")
 
 
-class Adapter(Section):
-    """The links of a cross-attentive adapter, and its low-rank updates (none at `lora_rank` 0).
+class Updates(Section):
+    """Low-rank updates: the rank (0 for none), alpha, where alpha / rank scales, the maps."""
 
-    n_skip: one layer in so many has a link. gate: what the links' gates start at.
-    """
-
-    n_skip: Positive = 2
-    width: Positive = 256
-    heads: Positive = 4
-    gate: float = 0.0
     lora_rank: Annotated[int, pydantic.Field(ge=0)] = 16
     lora_alpha: float = 32.0
     lora_targets: tuple[Literal["query", "key", "value", "output"], ...] = ("query", "value")
 
+
+class Cross(Updates):
+    """The links of a cross-attentive adapter, and its low-rank updates.
+
+    n_skip: one layer in so many has a link. gate: what the links' gates start at. tune: what
+    trains, the adapter alone or the language model with it.
+    """
+
+    system: Literal["cross"] = "cross"
+    n_skip: Positive = 2
+    width: Positive = 256
+    heads: Positive = 4
+    gate: float = 0.0
+    tune: Literal["adapter", "all"] = "adapter"
+
     @pydantic.model_validator(mode="after")
-    def _divides(self) -> Adapter:
+    def _divides(self) -> Cross:
         if self.width % self.heads:
             raise ValueError(f"width {self.width} does not divide into {self.heads} heads")
         return self
+
+
+class SelfAttentive(Updates):
+    """The low-rank updates of a self-attentive adapter. tune: as above."""
+
+    system: Literal["self"] = "self"
+    lora_rank: Annotated[int, pydantic.Field(ge=0)] = 64
+    lora_alpha: float = 128.0
+    tune: Literal["adapter", "all"] = "adapter"
+
+
+class CocoMulla(Section):
+    """The length of Coco-Mulla's prefix, the most steps that a stream may have. tune: as above."""
+
+    system: Literal["coco-mulla"] = "coco-mulla"
+    steps: Positive = 384
+    tune: Literal["adapter", "all"] = "adapter"
+
+
+System = Literal["lm", "cross", "self", "coco-mulla", "seq2seq"]
+SYSTEMS: tuple[str, ...] = get_args(System)
+ADAPTERS: dict[str, type[Cross | SelfAttentive | CocoMulla]] = {
+    "cross": Cross,
+    "self": SelfAttentive,
+    "coco-mulla": CocoMulla,
+}
+"""What may be said of an adapter, by system."""
+
+Adapter = Annotated[Cross | SelfAttentive | CocoMulla, pydantic.Field(discriminator="system")]
 
 
 class Optimizer(Section):
@@ -85,23 +123,28 @@ class Compress(Section):
 class Config(Section):
     """A training run.
 
-    system: what is trained, a language model (lm) or an adapter on one (cross, with `base`).
-    size: a preset of the language model; `encoder` and `vocabulary` complete it.
+    system: what is trained: a language model (lm), an adapter on one (cross, self, coco-mulla) or
+    seq2seq. base: the language model of an adapter, or that `lm` goes on from; of cross also a
+    pair, of the reference and of the target. adapter: options of an adapter.
+    size: a preset of a new model; `encoder` completes it. A base has its own, and where they are
+    given it is checked to have these.
     data, task: a data set by name, and the view of its songs; `reference`, `target`, `dedup` and
     `max_notes` change the task's own, `compress` makes a stream coarser. window: steps of a
     training window; `pad_short` fills shorter songs with empty rows instead of leaving them out.
     batch: windows of the global batch of a step, in `accumulate` parts one after another.
+    mask_rate, reference_mask_rate: about the share of an adapter's target steps that span masking
+    hides in training, and of its reference steps that it hides always.
     precision: what the arithmetic is done in; parameters stay float32.
     keep: how many of the best checkpoints are kept beside the latest.
     mesh: device mesh by axis; -1 takes all devices that are left.
     """
 
-    system: Literal["lm", "cross"] = "lm"
-    size: str = "1"
-    encoder: Literal["reference", "masked"] = "reference"
+    system: System = "lm"
+    size: str | None = None
+    encoder: Literal["reference", "masked"] | None = None
     vocabulary: Literal["plain", "velocity"] = "plain"
-    base: str | None = None
-    adapter: Adapter = Adapter()
+    base: str | tuple[str, str] | None = None
+    adapter: Adapter | None = None
     data: str
     task: str
     reference: str | None = None
@@ -118,6 +161,7 @@ class Config(Section):
     dropout: Rate = 0.1
     lora_dropout: Rate = 0.1
     mask_rate: Rate = 0.0
+    reference_mask_rate: Rate = 0.0
     precision: Literal["float32", "bfloat16"] = "float32"
     every: Every = Every()
     validation_batches: Positive = 25
@@ -130,18 +174,54 @@ class Config(Section):
     def _name(cls, size: Any) -> Any:
         return str(size) if isinstance(size, int) else size
 
+    @pydantic.model_validator(mode="before")
+    @classmethod
+    def _complete(cls, fields: Any) -> Any:
+        """The adapter's options are those of its system; a new model has a size."""
+        if not isinstance(fields, Mapping):
+            return fields
+        system, options = fields.get("system", "lm"), fields.get("adapter")
+        if system in ADAPTERS and (options is None or isinstance(options, Mapping)):
+            return {**fields, "adapter": {"system": system, **(options or {})}}
+        if options:
+            raise ValueError(f"system {system} has no adapter; leave its options out")
+        given = {key: value for key, value in fields.items() if value is not None}
+        if fields.get("base") is None:
+            given = {"size": "1", "encoder": "reference", **given}
+        return given
+
     @pydantic.model_validator(mode="after")
     def _consistent(self) -> Config:
-        if self.system == "lm" and self.base is not None:
-            raise ValueError("base is for adapters; system lm trains a language model from scratch")
-        if self.system != "lm" and self.base is None:
+        if self.adapter is not None and self.adapter.system != self.system:
+            raise ValueError(f"adapter is one of system {self.adapter.system}, not {self.system}")
+        if self.system in ADAPTERS and self.base is None:
             raise ValueError(f"system {self.system} needs base=DIR, a language model's directory")
+        if self.system == "seq2seq" and self.base is not None:
+            raise ValueError("system seq2seq is trained from scratch; leave base out")
+        if isinstance(self.base, tuple) and self.system != "cross":
+            raise ValueError(f"system {self.system} has one base; only cross links two")
+        if self.system not in ADAPTERS and (self.mask_rate or self.reference_mask_rate):
+            raise ValueError(f"system {self.system} has no span masking; leave its rates at 0")
+        if isinstance(self.adapter, CocoMulla):
+            longest = self.window // min(self.compress.reference, self.compress.target)
+            if longest > self.adapter.steps:
+                raise ValueError(
+                    f"coco-mulla reads {self.adapter.steps} steps at most; window {self.window} "
+                    f"has {longest}"
+                )
         if self.batch % self.accumulate:
             raise ValueError(f"batch {self.batch} does not divide into {self.accumulate} parts")
         ratio = max(self.compress.reference, self.compress.target)
         if self.window % ratio:
             raise ValueError(f"window {self.window} is no multiple of the compression {ratio}")
         return self
+
+    @property
+    def bases(self) -> tuple[str, ...]:
+        """The directories of base: none, one, or the reference's and the target's."""
+        if self.base is None:
+            return ()
+        return self.base if isinstance(self.base, tuple) else (self.base,)
 
 
 def load_config(path: epath.PathLike, overrides: Sequence[str] = ()) -> Config:
@@ -159,16 +239,32 @@ def load_config(path: epath.PathLike, overrides: Sequence[str] = ()) -> Config:
     presets = fields.pop("presets", None) or {}
     if not isinstance(presets, dict) or not all(isinstance(p, dict) for p in presets.values()):
         raise M4MError(f"{path}: presets must be groups of changes by name")
-    for keys, value in changes:
-        if keys == ["preset"]:
-            if str(value) not in presets:
-                there = ", ".join(presets) or "none"
-                raise M4MError(f"{path} has no preset {str(value)!r}; it has {there}")
-            _merge(fields, presets[str(value)])
+    told = [value for keys, value in changes if keys == ["system"]]
+    system = told[-1] if told else fields.get("system", "lm")
+    chosen = [str(value) for keys, value in changes if keys == ["preset"]]
+    for name in chosen:
+        if name not in presets:
+            there = ", ".join(presets) or "none"
+            raise M4MError(f"{path} has no preset {name!r}; it has {there}")
+    resolved: dict[str, Any] = {}
+    for group in (fields, *(presets[name] for name in chosen)):
+        _merge(resolved, _of_system(group, system, path))
     for keys, value in changes:
         if keys != ["preset"]:
-            _merge(fields, _nested(keys, value))
-    return make_config(fields, str(path))
+            _merge(resolved, _nested(keys, value))
+    return make_config(resolved, str(path))
+
+
+def _of_system(group: Mapping[str, Any], system: Any, path: epath.Path) -> dict[str, Any]:
+    """A group of fields with those that its `systems` has for one system."""
+    fields = copy.deepcopy(dict(group))
+    systems = fields.pop("systems", None) or {}
+    if not isinstance(systems, dict) or not all(isinstance(s, dict) for s in systems.values()):
+        raise M4MError(f"{path}: systems must be groups of changes by system")
+    if unknown := [name for name in systems if name not in SYSTEMS]:
+        raise M4MError(f"{path}: {unknown[0]!r} is no system; they are {', '.join(SYSTEMS)}")
+    _merge(fields, systems.get(str(system), {}))
+    return fields
 
 
 def make_config(fields: Mapping[str, Any], where: str) -> Config:
@@ -214,11 +310,20 @@ def _merge(fields: dict[str, Any], changes: Mapping[str, Any]) -> None:
 
 
 def _explain(error: Any) -> str:
-    place = ".".join(map(str, error["loc"]))
+    loc = tuple(map(str, error["loc"]))
+    kind = ADAPTERS.get(loc[1]) if loc[0:1] == ("adapter",) and len(loc) > 1 else None
+    place = ".".join(loc if kind is None else ("adapter", *loc[2:]))
     if error["type"] != "extra_forbidden":
         message = error["msg"].removeprefix("Value error, ")
         return f"{place}: {message}" if place else message
+    if kind is not None and place in _keys(Config):
+        return f"system {loc[1]} has no {place}; it has {', '.join(_options(kind))}"
     return f"unknown key {place}; the nearest known one is {_nearest(place)}"
+
+
+def _options(adapter: type[Section]) -> list[str]:
+    """What may be said of an adapter, dotted."""
+    return [f"adapter.{name}" for name in adapter.model_fields if name != "system"]
 
 
 def _nearest(key: str) -> str:
@@ -236,5 +341,8 @@ def _nearest(key: str) -> str:
 def _keys(section: type[pydantic.BaseModel]) -> Iterator[str]:
     for name, field in section.model_fields.items():
         yield name
+        if name == "adapter":
+            for adapter in ADAPTERS.values():
+                yield from _options(adapter)
         if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
             yield from (f"{name}.{key}" for key in _keys(field.annotation))

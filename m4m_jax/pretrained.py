@@ -10,6 +10,8 @@ from __future__ import annotations
 import dataclasses
 import functools
 import os
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +22,7 @@ from etils import epath
 from flax import nnx
 from orbax.checkpoint import checkpoint_managers as policies
 
+from m4m_jax.convert import foreign
 from m4m_jax.data.packing import pack, unpack
 from m4m_jax.errors import M4MError
 from m4m_jax.files import absolute, atomic_path
@@ -113,6 +116,10 @@ class Model:
             raise M4MError(f"a {self.card.system} model {takes} reference")
 
 
+OneBase = str | os.PathLike[str] | Model
+Bases = OneBase | Sequence[OneBase]
+
+
 @functools.partial(jax.jit, static_argnums=0)
 def _packed_nll(graph, weights, batch):
     return nnx.merge(graph, weights).packed_nll(batch)
@@ -144,23 +151,37 @@ def write_card(card: Card, path: epath.Path) -> None:
 
 def save(model: Model, path: epath.PathLike) -> None:
     """Write a model directory; M4MError where something stands there already."""
-    path = epath.Path(path)
-    if path.exists() and any(path.iterdir()):
-        raise M4MError(f"{path} is not empty; name a new directory for the model")
     arrays = parameters.by_name(nnx.state(model.system, cards.saved(model.system)))
+    save_arrays(arrays, model.card, path)
+
+
+def save_arrays(arrays: Mapping[str, Any], card: Card, path: epath.PathLike) -> None:
+    """Write a model directory out of its arrays by name (`save`)."""
+    path = epath.Path(path)
+    check_new(path)
     with atomic_path(path) as temporary:
         temporary.mkdir(parents=True)
         with step_manager(temporary) as manager:
             manager.save(0, args=ocp.args.Composite(model=ocp.args.StandardSave(arrays)))
-        write_card(model.card, temporary)
+        write_card(card, temporary)
+
+
+def check_new(path: epath.PathLike) -> None:
+    """M4MError where something stands at the place of a directory that is to be written."""
+    path = epath.Path(path)
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise M4MError(f"{path} is not empty; name a new directory for the model")
 
 
 def base_of(lm: LM, path: epath.PathLike, adapter: epath.PathLike) -> Base:
     """How an adapter's directory names its base, a language model as loaded from `path`."""
+    return Base(fingerprint=fingerprint(lm), path=path_from(path, adapter))
+
+
+def path_from(path: epath.PathLike, adapter: epath.PathLike) -> str:
+    """The path of a base as an adapter's directory names it: relative to it, where it can be."""
     path, adapter = os.fspath(path), os.fspath(adapter)
-    if "://" not in path + adapter:
-        path = os.path.relpath(path, adapter)
-    return Base(fingerprint=fingerprint(lm), path=path)
+    return path if "://" in path + adapter else os.path.relpath(path, adapter)
 
 
 def fingerprint(lm: LM) -> str:
@@ -168,25 +189,45 @@ def fingerprint(lm: LM) -> str:
     return parameters.fingerprint(nnx.state(lm))
 
 
-def load(
-    path: epath.PathLike, base: epath.PathLike | Model | None = None, *, dtype=jnp.float32
-) -> Model:
-    """Load a model directory.
+def load(path: epath.PathLike, base: Bases | None = None, *, dtype=jnp.float32) -> Model:
+    """Load a model directory, or weights in PyTorch's layout: `.ckpt`, `.safetensors`, PEFT folder.
 
-    base: the language model of an adapter, a directory or loaded; by default the one that the
-    directory names. A loaded base is copied. dtype: of the parameters and so of the arithmetic.
+    base: the language model of an adapter, a directory or loaded, or the pair (of the reference, of
+    the target) of one that links two; by default what the directory names; no other file's is
+    followed. A loaded base is not changed. dtype: of the parameters and so of the arithmetic.
 
-    Raises M4MError where the directory is no model, is incomplete or belongs to another base.
+    Raises M4MError where the path is no model, is incomplete or belongs to another base.
     """
+    if foreign.is_foreign(path):
+        return _load_foreign(path, base, dtype)
+    path = epath.Path(path)
+    card, arrays = read(path)
+    given = _given(card, base, path)
+    lms = [_base(named, one, path) for named, one in zip(card.bases, given, strict=True)]
+    system = cards.skeleton(card)
+    graph, state = nnx.split(cards.assemble(system, arrays, lms))
+    return Model(nnx.merge(graph, parameters.cast(state, dtype)), card)
+
+
+def _load_foreign(path: epath.PathLike, base: Bases | None, dtype: jnp.dtype) -> Model:
+    file = foreign.open_weights(path)
+    given = () if base is None else _as_tuple(base)[::-1]
+    lms = [_lm(one) for one in given]
+    places = ["the given base" if isinstance(one, Model) else os.fspath(one) for one in given]
+    bases = [
+        foreign.Given(lm.config, Base(fingerprint=fingerprint(lm), path=place))
+        for lm, place in zip(lms, places, strict=True)
+    ]
+    card = foreign.card_of(file, bases)
+    return Model(foreign.load_system(file, card, lms, dtype=dtype), card)
+
+
+def read(path: epath.PathLike) -> tuple[Card, dict[str, Any]]:
+    """A model directory's card and arrays by name; an adapter's base is not looked for."""
     path = epath.Path(path)
     card = _card(path)
-    lm = None if card.base is None else _base(card.base, base, path)
-    system = cards.build(card, lm, rngs=nnx.Rngs(0))
-    graph, state, rest = nnx.split(system, cards.saved(system), ...)
-    system = nnx.merge(
-        graph, parameters.cast(_restore(path, state), dtype), parameters.cast(rest, dtype)
-    )
-    return Model(system, card)
+    system = cards.skeleton(card)
+    return card, _restore(path, nnx.state(system, cards.saved(system)))
 
 
 def _card(path: epath.Path) -> Card:
@@ -198,48 +239,71 @@ def _card(path: epath.Path) -> Card:
     return cards.read_card(file.read_text(), str(file))
 
 
-def _base(named: Base, given: epath.PathLike | Model | None, path: epath.Path) -> LM:
-    if isinstance(given, Model):
-        model, where = Model(nnx.clone(given.system), given.card), "the given base"
-    else:
-        where = given if given is not None else _named_path(named, path)
-        model = load(where)
-    if not isinstance(model.system, LM):
-        raise M4MError(f"{where} is a linked system; the base of an adapter is a language model")
-    if model.system.start_vector.dtype != jnp.float32:
-        raise M4MError("a base is handed over in float32, which its fingerprint is taken of")
-    if fingerprint(model.system) != named.fingerprint:
+def _given(card: Card, base: Bases | None, path: epath.Path) -> Sequence[OneBase | None]:
+    """What was given for each of the card's bases, in their order."""
+    number = len(card.bases)
+    if base is None:
+        return (None,) * number
+    pair = _as_tuple(base)
+    if len(pair) != number:
+        needs = ("needs no base", "needs one base", "needs two bases, the reference's first")
+        raise M4MError(f"{path} {needs[number]}; {len(pair)} given")
+    return pair[::-1]
+
+
+def _as_tuple(base: Bases) -> tuple[OneBase, ...]:
+    return tuple(base) if isinstance(base, (tuple, list)) else (base,)
+
+
+def _base(named: Base, given: OneBase | None, path: epath.Path) -> LM:
+    one = given if given is not None else _named_path(named, path)
+    lm, where = _lm(one), "the given base" if isinstance(one, Model) else one
+    if fingerprint(lm) != named.fingerprint:
         raise M4MError(
             f"{path} was trained on another base than {where}: the fingerprint of its base is "
             f"{named.fingerprint[:12]}; name the right one"
         )
-    return model.system
+    return lm
+
+
+def _lm(given: OneBase) -> LM:
+    """The language model that is given, loaded or by its path."""
+    where = "the given base" if isinstance(given, Model) else given
+    system = given.system if isinstance(given, Model) else load(given).system
+    if not isinstance(system, LM):
+        raise M4MError(f"{where} is a linked system; the base of an adapter is a language model")
+    if system.start_vector.dtype != jnp.float32:
+        raise M4MError("a base is handed over in float32, which its fingerprint is taken of")
+    return system
 
 
 def _named_path(named: Base, path: epath.Path) -> epath.Path:
     where = named.path if "://" in named.path else os.path.normpath(path / named.path)
-    if not epath.Path(where).is_dir():
+    if not epath.Path(where).exists():
         raise M4MError(f"{path} needs its base, which is not at {where}; name it with base")
     return epath.Path(where)
 
 
-def _restore(path: epath.Path, state: nnx.State) -> nnx.State:
-    """The state with the arrays of the best step, or the latest where none was validated."""
+def _restore(path: epath.Path, state: nnx.State) -> dict[str, Any]:
+    """The arrays of the best step, or the latest where none was validated, as `state` has them."""
+    place = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    wanted = {
+        name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place)
+        for name, x in parameters.by_name(state).items()
+    }
     with step_manager(path, read_only=True) as manager:
         step = manager.best_step() if manager.best_step() is not None else manager.latest_step()
         if step is None:
             raise M4MError(f"{path} is incomplete: it holds no finished checkpoint")
-        wanted = parameters.abstract(parameters.by_name(state))
         args = ocp.args.Composite(model=ocp.args.StandardRestore(wanted))
         try:
             _check_names(path / str(step) / "model", set(wanted))
-            arrays = manager.restore(step, args=args)["model"]
+            return manager.restore(step, args=args)["model"]
         except Exception as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise M4MError(
                 f"{path / str(step)} cannot be read as its model.json says: {reason}"
             ) from error
-    return parameters.fill(state, arrays)
 
 
 def _check_names(item: epath.Path, wanted: set[str]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import jax
@@ -17,7 +17,7 @@ from m4m_jax.models.roformer import PositionTable
 
 def by_name(state: nnx.State) -> dict[str, Any]:
     """Arrays by dotted name, such as `decoder.layers.0.attention.query.kernel`."""
-    return {".".join(map(str, path)): v[...] for path, v in nnx.to_flat_state(state)}
+    return {".".join(map(str, path)): v.get_value() for path, v in nnx.to_flat_state(state)}
 
 
 def fill(state: nnx.State, arrays: Mapping[str, Any]) -> nnx.State:
@@ -36,8 +36,13 @@ def fingerprint(state: nnx.State) -> str:
 
     It does not depend on where or in which precision-preserving format the arrays are stored.
     """
+    return fingerprint_of(sorted(by_name(state).items()))
+
+
+def fingerprint_of(arrays: Iterable[tuple[str, Any]]) -> str:
+    """The fingerprint of arrays in the order of their names, of which one is held at a time."""
     digest = hashlib.sha256()
-    for name, array in sorted(by_name(state).items()):
+    for name, array in arrays:
         values = np.asarray(array, "<f4")
         digest.update(f"{name}{list(values.shape)}".encode())
         digest.update(np.ascontiguousarray(values).data)

@@ -128,8 +128,9 @@ def write_rows(
         state, carry = system.advance(carry, lm.encode(row))
         return t + 1, state, carry, rows.at[:, t].set(row)
 
-    embedded = None if reference is None else lm.encode(reference)
-    state, carry = system.start(embedded, batch, steps + 1)
+    if reference is not None:
+        reference = system.prepare(system.reference_lm.encode(reference), reference.shape[-1])
+    state, carry = system.start(reference, batch, steps + 1)
     return jax.lax.while_loop(lambda loop: loop[0] < stop, step, (0, state, carry, rows))[-1]
 
 

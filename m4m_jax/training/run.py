@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import grain
@@ -16,21 +16,25 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from m4m_jax import datasets, pretrained
-from m4m_jax.config import Config
+from m4m_jax.config import CocoMulla, Config, SelfAttentive
 from m4m_jax.data import packing, pipeline
 from m4m_jax.data.packing import PackedBatch
 from m4m_jax.errors import M4MError
 from m4m_jax.files import atomic_path
+from m4m_jax.models import card as cards
 from m4m_jax.models import parameters
-from m4m_jax.models.card import Card, read_card
-from m4m_jax.models.cross import CrossAdapter, CrossConfig
+from m4m_jax.models.card import Adapter, Card, read_card
+from m4m_jax.models.coco_mulla import CocoMullaConfig
+from m4m_jax.models.cross import CrossConfig
 from m4m_jax.models.lm import LM, LMConfig, preset
 from m4m_jax.models.lora import LoRAConfig
+from m4m_jax.models.self_attentive import SelfConfig
+from m4m_jax.models.seq2seq import seq2seq_size
 from m4m_jax.models.system import System
 from m4m_jax.music.compression import Compression
 from m4m_jax.music.simunote import Vocabulary, by_name
 from m4m_jax.music.tasks import Task, get_task
-from m4m_jax.pretrained import METRIC
+from m4m_jax.pretrained import METRIC, Model
 from m4m_jax.training import hooks, sharding
 from m4m_jax.training.checkpoints import Checkpoints
 from m4m_jax.training.loop import Hook, train
@@ -52,49 +56,92 @@ def task_of(config: Config) -> Task:
 
 
 def new_system(config: Config, task: Task, path: epath.Path) -> tuple[System, Card]:
-    """A newly initialised system for a run at `path`, and its card without data and parts."""
-    rngs = nnx.Rngs(config.seed)
-    about: dict[str, Any] = {
-        "task": task.name,
-        "reference": task.reference,
-        "target": task.target,
-        "dedup": task.dedup,
-        "max_notes": task.max_notes,
-        "compress": task.compress,
-        "window": config.window,
-    }
-    if config.system == "lm":
-        sizes = preset(config.size, vocabulary=config.vocabulary, encoder=config.encoder)
+    """A newly initialised system for a run at `path`, and its card without data and parts.
+
+    A language model with a base goes on from it.
+    """
+    bases = [pretrained.load(place) for place in config.bases]
+    for place, base in zip(config.bases, bases, strict=True):
+        if not isinstance(base.system, LM):
+            raise M4MError(f"base={place} is a linked system; a base is a language model")
+        _check_fit(config, base.card.lm, place)
+    if len({pretrained.fingerprint(base.system.lm) for base in bases}) == 1:
+        bases = bases[-1:]  # a pair of equals is one
+    *reader, writer = (base.system.lm for base in bases) if bases else (None,)
+    card = card_of(config, task, path, bases)
+    if card.system == "lm" and writer is not None:
+        return writer, card
+    return cards.build(card, writer, *reader, rngs=nnx.Rngs(config.seed)), card
+
+
+def card_of(config: Config, task: Task, path: epath.Path, bases: Sequence[Model]) -> Card:
+    """The card of a run at `path`, without data and parts.
+
+    bases: the language models that it starts from: none, one, or those of reference and target.
+    """
+    if bases:
+        *reader, sizes = (base.card.lm for base in bases)
+    else:
+        assert config.size is not None
+        assert config.encoder is not None
+        sized = seq2seq_size if config.system == "seq2seq" else preset
+        sizes = sized(config.size, vocabulary=config.vocabulary, encoder=config.encoder)
+        reader = []
         _check_fit(config, sizes)
-        return LM(sizes, rngs=rngs), Card(system="lm", lm=sizes, **about)
-    assert config.base is not None
-    base = pretrained.load(config.base)
-    if not isinstance(base.system, LM):
-        raise M4MError(f"base={config.base} is a linked system; a base is a language model")
-    _check_fit(config, base.card.lm)
-    named = pretrained.base_of(base.system, config.base, path)
-    links = links_of(config)
-    card = Card(system="cross", lm=base.card.lm, adapter=links, base=named, **about)
-    return CrossAdapter(base.system, links, rngs=rngs), card
+    adapter, named = adapter_of(config), []
+    if adapter is not None and adapter.tune == "adapter":
+        places = zip(reversed(bases), reversed(config.bases), strict=False)
+        named = [pretrained.base_of(base.system.lm, place, path) for base, place in places]
+    return Card(
+        system=config.system,
+        lm=sizes,
+        reference_lm=reader[0] if reader else None,
+        adapter=adapter,
+        base=named[0] if named else None,
+        reference_base=named[1] if len(named) > 1 else None,
+        task=task.name,
+        reference=task.reference,
+        target=task.target,
+        dedup=task.dedup,
+        max_notes=task.max_notes,
+        compress=task.compress,
+        window=config.window,
+    )
 
 
-def _check_fit(config: Config, sizes: LMConfig) -> None:
+def _check_fit(config: Config, sizes: LMConfig, base: str | None = None) -> None:
+    """Whether a run's windows and what its configuration says of a model suit one of such sizes."""
     if config.window > sizes.positions:
         raise M4MError(
             f"a window of {config.window} steps is longer than the model's {sizes.positions}"
         )
-    if config.vocabulary != sizes.vocabulary:
-        raise M4MError(
-            f"base={config.base} reads the {sizes.vocabulary} vocabulary; "
-            f"set vocabulary={sizes.vocabulary}"
-        )
+    if base is None:
+        return
+    wanted = {"vocabulary": config.vocabulary, "encoder": config.encoder}
+    for key, value in wanted.items():
+        if value not in (None, getattr(sizes, key)):
+            raise M4MError(
+                f"base={base} has the {key} {getattr(sizes, key)}, not {value}; "
+                f"set {key}={getattr(sizes, key)}"
+            )
+    if config.size is not None:
+        named = preset(config.size, vocabulary=sizes.vocabulary, encoder=sizes.encoder)
+        if named != sizes:
+            raise M4MError(f"base={base} is not of size {config.size}; leave size out")
 
 
-def links_of(config: Config) -> CrossConfig:
+def adapter_of(config: Config) -> Adapter | None:
     """The sizes of an adapter."""
-    a = config.adapter
+    a, hidden = config.adapter, config.reference_mask_rate
+    if a is None:
+        return None
+    if isinstance(a, CocoMulla):
+        return CocoMullaConfig(a.steps, tune=a.tune, reference_mask_rate=hidden)
     lora = LoRAConfig(a.lora_rank, a.lora_alpha, a.lora_targets) if a.lora_rank else None
-    return CrossConfig(a.n_skip, a.width, a.heads, a.gate, lora)
+    if isinstance(a, SelfAttentive):
+        return SelfConfig(lora, tune=a.tune, reference_mask_rate=hidden)
+    sizes = (a.n_skip, a.width, a.heads, a.gate)
+    return CrossConfig(*sizes, lora, tune=a.tune, reference_mask_rate=hidden)
 
 
 def hyper_of(config: Config) -> Hyper:
@@ -207,8 +254,8 @@ def settle(config: Config, card: Card, path: epath.Path) -> None:
             raise M4MError(
                 f"{path} holds a run with another {', '.join(differ)}; name a new directory with -o"
             )
-        old = read_card((path / "model.json").read_text(), str(path / "model.json")).base
-        if old is not None and card.base is not None and old.fingerprint != card.base.fingerprint:
+        old = read_card((path / "model.json").read_text(), str(path / "model.json"))
+        if [b.fingerprint for b in old.bases] != [b.fingerprint for b in card.bases]:
             raise M4MError(
                 f"{path} holds a run on another base than {config.base} is now; "
                 "name a new directory with -o"
@@ -236,7 +283,7 @@ def run(config: Config, path: epath.PathLike, data_dir: epath.PathLike | None = 
     system, card = new_system(config, task, path)
     settle(config, card.model_copy(update={"data": config.data, "parts": dict(songs.parts)}), path)
     graph, params, base = split(system)
-    whole = parameters.by_name(base) if isinstance(system, LM) else {}
+    whole = parameters.by_name(base) if cards.saved(system) is nnx.Variable else {}
     params, base = (sharding.shard_parameters(x, mesh) for x in (params, base))
     state = init_state(params)._replace(step=sharding.replicate(jnp.zeros((), jnp.int32), mesh))
 

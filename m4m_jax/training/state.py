@@ -9,8 +9,6 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from m4m_jax.models.adapter import AdapterParam
-from m4m_jax.models.lm import LM
 from m4m_jax.models.system import System
 from m4m_jax.training.optim import Hyper, Schedule, adamw
 
@@ -23,14 +21,9 @@ class TrainState(NamedTuple):
     step: Array
 
 
-def trained_variables(system: System) -> type[nnx.Variable]:
-    """The variable type that a system trains: its adapter, or the whole of a language model."""
-    return nnx.Param if isinstance(system, LM) else AdapterParam
-
-
 def split(system: System) -> tuple[nnx.GraphDef, Any, Any]:
     """(graph, trained parameters, frozen base): the first is static, the others are pytrees."""
-    graph, trained, base = nnx.split(system, trained_variables(system), ...)
+    graph, trained, base = nnx.split(system, system.trained, ...)
     return graph, trained, base
 
 

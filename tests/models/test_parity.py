@@ -8,22 +8,30 @@ import torch
 from flax import nnx
 
 from m4m_jax.bench.torch_lm import FoundationLM, Size, causal_mask, run_layer
-from m4m_jax.bench.torch_systems import CrossAttentive
-from m4m_jax.convert.tables import CROSS, FOUNDATION
+from m4m_jax.bench.torch_systems import CocoMulla as TorchCocoMulla
+from m4m_jax.bench.torch_systems import CrossAttentive, SelfAttentive
+from m4m_jax.bench.torch_systems import Seq2Seq as TorchSeq2Seq
+from m4m_jax.convert.tables import FOUNDATION, TABLES
 from m4m_jax.convert.weights import load_tensors
 from m4m_jax.data.packing import pack, unpack
 from m4m_jax.models.adapter import AdapterParam
+from m4m_jax.models.coco_mulla import CocoMulla
 from m4m_jax.models.cross import CrossAdapter
 from m4m_jax.models.lm import LM, LMConfig, preset
 from m4m_jax.models.roformer import causal
+from m4m_jax.models.self_attentive import SelfAdapter
+from m4m_jax.models.seq2seq import Seq2Seq
 from m4m_jax.models.system import System
 from m4m_jax.music.simunote import PLAIN
 from tests.golden import values as golden
 from tests.models.conftest import random_rows
 
+pytestmark = pytest.mark.usefixtures("quick_compile")
+
 TOLERANCE = 1e-4  # of logits, in float32 with matmul precision "highest"
 NLL_WORST, NLL_MEAN = 5e-4, 5e-5  # nats a token, against the reference's own figures
 SMALL = Size(96, 4, 4, 160, local_layers=2, local_heads=2, local_ffn=112)
+SEQ2SEQ = Size(64, 2, 4, 96, local_layers=2, local_heads=2, local_ffn=80)
 
 
 def exercise(system: torch.nn.Module) -> torch.nn.Module:
@@ -47,9 +55,16 @@ def flax_lm(tensors: dict[str, np.ndarray], config: LMConfig) -> LM:
     return lm
 
 
-def flax_cross(tensors: dict[str, np.ndarray], lm: LM) -> CrossAdapter:
-    system = CrossAdapter(lm, rngs=nnx.Rngs(0))
-    load_tensors(system, tensors, CROSS, AdapterParam, "the adapter's state")
+ADAPTERS = {
+    "cross": (CrossAttentive, CrossAdapter),
+    "self": (SelfAttentive, SelfAdapter),
+    "coco-mulla": (TorchCocoMulla, CocoMulla),
+}
+
+
+def flax_adapter(name: str, tensors: dict[str, np.ndarray], lm: LM) -> System:
+    system = ADAPTERS[name][1](lm, rngs=nnx.Rngs(0))
+    load_tensors(system, tensors, TABLES[name], AdapterParam, "the adapter's state")
     return system
 
 
@@ -125,17 +140,33 @@ def test_logits_of_the_whole_lm_agree(theirs, ours, max_notes):
     np.testing.assert_allclose(got[real], want[real], atol=TOLERANCE, rtol=0)
 
 
-@pytest.mark.parametrize("max_notes", [5, 16])
-def test_logits_of_the_cross_adapter_agree(theirs, ours, max_notes):
-    linked = exercise(CrossAttentive(theirs))
-    reference, target = random_rows(2, 2, 20, max_notes), random_rows(3, 2, 20, max_notes)
-    with torch.no_grad():
-        want = linked(torch.from_numpy(target), torch.from_numpy(reference)).numpy()
-    system = flax_cross(numbers(linked), ours)
-    batch = pack(target, reference, vocabulary=PLAIN)
-    got = unpack(np.asarray(nnx.jit(lambda s, b: s.packed_logits(b))(system, batch)), batch)
-    real = target != PLAIN.pad
-    np.testing.assert_allclose(got[real], want[real], atol=TOLERANCE, rtol=0)
+def linked_logits_agree(linked: torch.nn.Module, system: System) -> None:
+    logits = nnx.jit(lambda s, b: s.packed_logits(b))
+    for max_notes in (5, 16):
+        reference, target = random_rows(2, 2, 20, max_notes), random_rows(3, 2, 20, max_notes)
+        with torch.no_grad():
+            want = linked(torch.from_numpy(target), torch.from_numpy(reference)).numpy()
+            other = linked(torch.from_numpy(target), torch.from_numpy(reference[::-1].copy()))
+        batch = pack(target, reference, vocabulary=PLAIN)
+        got = unpack(np.asarray(logits(system, batch)), batch)
+        real = target != PLAIN.pad
+        np.testing.assert_allclose(got[real], want[real], atol=TOLERANCE, rtol=0)
+        assert np.abs(other.numpy() - want)[real].max() > 0.01  # the reference counts
+
+
+@pytest.mark.parametrize("name", ADAPTERS)
+def test_logits_of_adapters_agree(theirs, ours, name):
+    linked = exercise(ADAPTERS[name][0](theirs))
+    linked_logits_agree(linked, flax_adapter(name, numbers(linked), ours))
+
+
+def test_logits_of_seq2seq_agree():
+    s = SEQ2SEQ
+    linked = exercise(TorchSeq2Seq(s))
+    config = LMConfig(s.width, s.layers, s.heads, s.ffn, s.local_layers, s.local_heads, s.local_ffn)
+    system = Seq2Seq(config, rngs=nnx.Rngs(0))
+    load_tensors(system, numbers(linked), TABLES["seq2seq"], ..., "the state of seq2seq")
+    linked_logits_agree(linked, system)
 
 
 def close_to_the_reference(got: np.ndarray, want: np.ndarray) -> None:
@@ -151,9 +182,11 @@ def test_lm_gives_the_reference_nll():
     close_to_the_reference(got, figures["foundation_nll"])
 
 
-def test_cross_adapter_gives_the_reference_nll():
-    figures = golden.figures()
-    lm = flax_lm(golden.state("foundation"), preset("0"))
-    system = flax_cross(golden.state("cross"), lm)
+@pytest.mark.parametrize("name", ["cross", "coco-mulla"])
+def test_adapters_give_the_reference_nll(name):
+    figures, plain = golden.figures(), name.replace("-", "")
+    system = flax_adapter(
+        name, golden.state(plain), flax_lm(golden.state("foundation"), preset("0"))
+    )
     got = token_nll(system, figures["chord_mel_target"], figures["chord_mel_reference"])
-    close_to_the_reference(got, figures["cross_chord_mel_nll"])
+    close_to_the_reference(got, figures[f"{plain}_chord_mel_nll"])
