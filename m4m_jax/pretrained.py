@@ -252,7 +252,7 @@ def _given(card: Card, base: Bases | None, path: epath.Path) -> Sequence[OneBase
 
 
 def _as_tuple(base: Bases) -> tuple[OneBase, ...]:
-    return tuple(base) if isinstance(base, (tuple, list)) else (base,)
+    return (base,) if isinstance(base, str | os.PathLike | Model) else tuple(base)
 
 
 def _base(named: Base, given: OneBase | None, path: epath.Path) -> LM:

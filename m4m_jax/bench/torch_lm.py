@@ -37,6 +37,7 @@ class Size:
     local_layers: int = 3
     local_heads: int = 8
     local_ffn: int = 768
+    positions: int = POSITIONS
 
 
 SIZES: dict[int | str, Size] = {
@@ -85,7 +86,16 @@ def run_layer(
 class Stack(nn.Module):
     """RoFormer layers and their rotary table [positions, d]; no input or final LayerNorm."""
 
-    def __init__(self, width: int, layers: int, heads: int, ffn: int, *, cross: bool = False):
+    def __init__(
+        self,
+        width: int,
+        layers: int,
+        heads: int,
+        ffn: int,
+        positions: int = POSITIONS,
+        *,
+        cross: bool = False,
+    ):
         super().__init__()
         config = RoFormerConfig(
             hidden_size=width,
@@ -99,7 +109,7 @@ class Stack(nn.Module):
             is_decoder=cross,
             add_cross_attention=cross,
         )
-        self.embed_positions = RoFormerSinusoidalPositionalEmbedding(POSITIONS, width // heads)
+        self.embed_positions = RoFormerSinusoidalPositionalEmbedding(positions, width // heads)
         self.rebuild_positions()
         self.layer = nn.ModuleList([RoFormerLayer(config, i) for i in range(layers)])
 
@@ -231,7 +241,7 @@ class FoundationLM(System):
         super().__init__()
         self.size = size
         self.sos, self.eos, self.pad = range(vocabulary - 3, vocabulary)
-        local = (size.width, size.local_layers, size.local_heads, size.local_ffn)
+        local = (size.width, size.local_layers, size.local_heads, size.local_ffn, size.positions)
         self.global_sos = nn.Parameter(torch.randn(size.width))
         self.model = self.global_stack()
         self.local_embedding = nn.Embedding(vocabulary, size.width)
@@ -242,7 +252,8 @@ class FoundationLM(System):
     def global_stack(self, *, cross: bool = False) -> Stack:
         """A stack of the global decoder's sizes."""
         size = self.size
-        return Stack(size.width, size.layers, size.heads, size.ffn, cross=cross)
+        whole = (size.width, size.layers, size.heads, size.ffn, size.positions)
+        return Stack(*whole, cross=cross)
 
     @property
     def lm(self) -> FoundationLM:

@@ -14,7 +14,7 @@ import math
 import os
 import re
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -178,18 +178,17 @@ def _check_tensors(state: Mapping[str, Any], where: str) -> None:
 
 def write_checkpoint(
     path: epath.PathLike,
-    tensors: Mapping[str, np.ndarray],
+    tensors: Iterable[tuple[str, np.ndarray]],
     hyper: Mapping[str, Any] | None,
     card: Card | None = None,
 ) -> None:
     """Write a Lightning checkpoint, whole or not at all.
 
-    tensors: arrays by PyTorch name. hyper: hyper-parameters of a linked system, plain values.
+    tensors: arrays with their PyTorch names. hyper: a linked system's hyper-parameters, plain.
     """
     torch = import_torch()
     state = {
-        name: torch.from_numpy(np.array(value, np.float32, order="C"))
-        for name, value in tensors.items()
+        name: torch.from_numpy(np.array(value, np.float32, order="C")) for name, value in tensors
     }
     content: dict[str, Any] = {
         "state_dict": OrderedDict(state),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -101,17 +101,18 @@ def parameters_of(
 
 
 def tensors_of(
-    parameters: Mapping[str, np.ndarray], table: Sequence[Rule], name: str
+    parameters: dict[str, Any], table: Sequence[Rule], name: str
 ) -> Iterator[tuple[str, np.ndarray]]:
     """Parameters by PyTorch's names, one at a time, in its layout.
 
-    Raises M4MError that lists every parameter for which PyTorch has no name.
+    They are taken out of `parameters` on the way, so that nothing is held twice. Raises M4MError
+    that lists every parameter for which PyTorch has no name.
     """
     places = {key: their_name(key, table) for key in parameters}
     if odd := [key for key, place in places.items() if place is None]:
         raise M4MError(f"{name} holds what PyTorch has no name for: {', '.join(sorted(odd))}")
     return (
-        (place.torch, restore_tensor(np.asarray(parameters[key]), place.rule))
+        (place.torch, restore_tensor(np.asarray(parameters.pop(key)), place.rule))
         for key, place in places.items()
         if place is not None
     )

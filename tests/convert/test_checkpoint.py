@@ -201,7 +201,7 @@ def test_what_is_no_weight_is_refused(tmp_path, value, words):
 def test_what_is_written_is_read(tmp_path):
     path = tmp_path / "x.ckpt"
     arrays = {"a": np.arange(6, dtype=np.float32).reshape(2, 3).T, "b": np.float32([1])}
-    write_checkpoint(path, arrays, {"n_skip": 2})
+    write_checkpoint(path, arrays.items(), {"n_skip": 2})
     file = read_checkpoint(path)
     assert file.hyper == {"n_skip": 2}
     for name, value in arrays.items():
