@@ -12,7 +12,7 @@ from m4m_jax.music.compression import compress_rows, stretch
 from m4m_jax.music.inspect import select_notes
 from m4m_jax.music.notes import STEP, TRACK, NoteTable, Track, write_midi
 from m4m_jax.music.simunote import Vocabulary, from_rows, from_tokens, to_rows, to_tokens
-from m4m_jax.music.tasks import get_task
+from m4m_jax.music.tasks import UNKNOWN, get_task
 from m4m_jax.plot import piano_roll
 from m4m_jax.pretrained import Model
 from m4m_jax.sampling.sampler import well_formed
@@ -124,6 +124,11 @@ def _check_heard(given: NoteTable, part: str, ratio: int, name: str) -> None:
 
 
 def _check_task(trained: str, wanted: str | None) -> None:
+    if wanted is not None and trained == UNKNOWN:
+        raise M4MError(
+            "the weights do not tell what they were trained for; "
+            f"say so with m4m convert to-flax --task {wanted}"
+        )
     if wanted is not None and get_task(wanted).name != trained:
         raise M4MError(f"the model was trained for {trained}, not for {wanted}")
 

@@ -20,7 +20,7 @@ from m4m_jax.models.lora import LoRAConfig
 from m4m_jax.models.self_attentive import SelfConfig
 from m4m_jax.music.compression import Compression
 from m4m_jax.music.simunote import PLAIN, VELOCITY
-from m4m_jax.music.tasks import Task, get_task
+from m4m_jax.music.tasks import UNKNOWN, Task, get_task
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -166,7 +166,7 @@ def task_of(file: WeightsFile, task: str | None, max_notes: int | None) -> dict[
         task = "continuation"
     known = get_task(task) if task is not None else told_task(file.hyper.get("train_task"))
     if known is None:
-        known = Task("unknown", "", "all", "all")
+        known = Task(UNKNOWN, "", "all", "all")
     return {
         "task": known.name,
         "reference": known.reference,

@@ -44,6 +44,16 @@ class Comparison:
         """Whether the differences are what float32 leaves."""
         return self.worst <= WORST and self.mean <= MEAN
 
+    def summary(self) -> list[str]:
+        """Lines for the console."""
+        verdict = "the two agree" if self.agrees else "THE TWO DISAGREE"
+        return [
+            f"{self.tokens} tokens of {self.steps} steps, {self.nll:.4f} nats each in PyTorch",
+            f"difference at most {self.worst:.2e} (allowed {WORST:.0e})",
+            f"difference on average {self.mean:.2e} (allowed {MEAN:.0e})",
+            verdict,
+        ]
+
 
 def verify(
     path: epath.PathLike,

@@ -60,6 +60,10 @@ TASKS: dict[str, Task] = {
 }
 
 
+UNKNOWN = "unknown"
+"""What stands for the task of weights that do not tell what they were trained for."""
+
+
 def get_task(name: str) -> Task:
     """The task of that name.
 
