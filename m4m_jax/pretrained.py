@@ -213,7 +213,7 @@ def _load_foreign(path: epath.PathLike, base: Bases | None, dtype: jnp.dtype) ->
     file = foreign.open_weights(path)
     given = () if base is None else _as_tuple(base)[::-1]
     lms = [_lm(one) for one in given]
-    places = ["the given base" if isinstance(one, Model) else os.fspath(absolute(one)) for one in given]
+    places = ["" if isinstance(one, Model) else os.fspath(absolute(one)) for one in given]
     bases = [
         foreign.Given(lm.config, Base(fingerprint=fingerprint(lm), path=place))
         for lm, place in zip(lms, places, strict=True)

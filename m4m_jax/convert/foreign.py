@@ -97,8 +97,8 @@ def _on_bases(file: WeightsFile, card: Card, bases: Sequence[Given]) -> Card:
         wanted = getattr(card, name).fingerprint
         if given.base.fingerprint != wanted:
             raise M4MError(
-                f"{file.path} was trained on another base than {given.base.path}: the fingerprint "
-                f"of its base is {wanted[:12]}; name the right one"
+                f"{file.path} was trained on another base than {given.base.path or 'the given one'}: the "
+                f"fingerprint of its base is {wanted[:12]}; name the right one"
             )
     return card.model_copy(update=dict(zip(names, (given.base for given in bases), strict=True)))
 
