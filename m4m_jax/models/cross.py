@@ -19,7 +19,7 @@ from jax import Array
 from m4m_jax.models.adapter import KEEP_VARIANCE, AdapterLinear, AdapterParam
 from m4m_jax.models.linked import AdapterConfig, Linked, masked_embedding
 from m4m_jax.models.lm import LM
-from m4m_jax.models.lora import LoRAConfig, attach_lora
+from m4m_jax.models.lora import LoRAConfig, attach_lora, update_layers
 from m4m_jax.models.noise import Noise, at
 from m4m_jax.models.roformer import Cache, attend, causal
 
@@ -142,13 +142,14 @@ class CrossAdapter(Linked):
         self.reference_base = nnx.data(reference_lm)
         if config.lora is not None:
             attach_lora(lm.stacks, config.lora, rngs=rngs)
-        if reference_lm is not None:
-            reference_lm.decoder.reset_positions()
-            if config.lora is not None:  # it writes nothing: its local decoder is not used
-                read = (reference_lm.decoder, reference_lm.encoder)
-                attach_lora(read, config.lora, rngs=rngs)
         widths = (lm.config.width, self.reference_lm.config.width)
         links = len(range(0, lm.config.layers, config.every))
+        if reference_lm is not None:
+            decoder, encoder = reference_lm.decoder, reference_lm.encoder
+            decoder.reset_positions()
+            if config.lora is not None:  # on what is read of it; it writes nothing
+                read = (*decoder.layers[: self.source_of(links - 1)], *encoder.layers)
+                update_layers(read, config.lora, rngs=rngs)
         self.links = nnx.List([Link(*widths, config, rngs=rngs) for _ in range(links)])
         self.masked_embedding = masked_embedding(lm.config.width, rngs)
         if reference_lm is not None and config.reference_mask_rate:

@@ -13,7 +13,7 @@ from jax import Array
 
 from m4m_jax.models.adapter import AdapterParam
 from m4m_jax.models.noise import Noise, dropout
-from m4m_jax.models.roformer import Linear, Stack
+from m4m_jax.models.roformer import Layer, Linear, Stack
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,7 +44,12 @@ class LoRA(nnx.Module):
 def attach_lora(stacks: Iterable[Stack], config: LoRAConfig, *, rngs: nnx.Rngs) -> None:
     """Put a LoRA on the maps that the configuration targets, in every layer of `stacks`."""
     for stack in stacks:
-        for layer in stack.layers:
-            for name in config.targets:
-                linear: Linear = getattr(layer.attention, name)
-                linear.lora = LoRA(linear.in_features, linear.out_features, config, rngs=rngs)
+        update_layers(stack.layers, config, rngs=rngs)
+
+
+def update_layers(layers: Iterable[Layer], config: LoRAConfig, *, rngs: nnx.Rngs) -> None:
+    """Put a LoRA on the maps that the configuration targets, in these layers."""
+    for layer in layers:
+        for name in config.targets:
+            linear: Linear = getattr(layer.attention, name)
+            linear.lora = LoRA(linear.in_features, linear.out_features, config, rngs=rngs)

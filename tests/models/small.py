@@ -12,12 +12,15 @@ from flax import nnx
 
 from m4m_jax.data.packing import PackedBatch, largest, pack
 from m4m_jax.models.adapter import AdapterParam
+from m4m_jax.models.card import Base, Card, skeleton
+from m4m_jax.models.coco_mulla import CocoMullaConfig
 from m4m_jax.models.cross import CrossAdapter, CrossConfig
 from m4m_jax.models.lm import LM, LMConfig
 from m4m_jax.models.lora import LoRAConfig
 from m4m_jax.models.noise import Noise
 from m4m_jax.models.parameters import by_name
 from m4m_jax.models.roformer import PositionTable, sinusoids
+from m4m_jax.models.self_attentive import SelfConfig
 from m4m_jax.models.system import System
 from m4m_jax.music.simunote import PLAIN
 from m4m_jax.training.state import split
@@ -25,7 +28,10 @@ from tests.models.conftest import random_rows
 
 CONFIG = LMConfig(32, 2, 2, 64, local_layers=1, local_heads=2, local_ffn=64)
 MICRO = dataclasses.replace(CONFIG, layers=1)
-LINKS = CrossConfig(every=1, width=16, heads=2, lora=LoRAConfig(rank=2, alpha=8.0))
+UPDATES = LoRAConfig(rank=2, alpha=8.0)
+LINKS = CrossConfig(every=1, width=16, heads=2, lora=UPDATES)
+ADAPTERS = {"cross": LINKS, "self": SelfConfig(UPDATES), "coco-mulla": CocoMullaConfig(14)}
+ABOUT = {"task": "made", "reference": "a", "target": "b", "max_notes": 4, "window": 12}
 
 
 def filled(system: nnx.Module, seed: int):
@@ -60,16 +66,44 @@ def small_cross(
     return system
 
 
+def small_card(
+    name: str, config: LMConfig = CONFIG, reference_config: LMConfig | None = None, **changes
+) -> Card:
+    """The card of a small system of any kind; `changes` are of its adapter."""
+    adapter = ADAPTERS.get(name)
+    if adapter is not None:
+        adapter = dataclasses.replace(adapter, **changes)
+    base = Base(fingerprint="none", path="none")
+    kept = adapter is not None and adapter.tune == "adapter"
+    return Card(
+        system=name,
+        lm=config,
+        reference_lm=reference_config,
+        adapter=adapter,
+        base=base if kept else None,
+        reference_base=base if kept and reference_config else None,
+        **ABOUT,
+    )
+
+
+def small_system(name: str, seed: int = 0, *args, **kwargs) -> System:
+    """A small system of any kind, its numbers random; see `small_card`."""
+    return filled(skeleton(small_card(name, *args, **kwargs)), seed)
+
+
 def in_double(system: System) -> System:
     """The system with all its numbers in float64; needs `jax.enable_x64`."""
     graph, state = nnx.split(system)
     return nnx.merge(graph, jax.tree.map(lambda x: x.astype(jnp.float64), state))
 
 
-def packed(target: np.ndarray, reference: np.ndarray | None = None, shards: int = 1) -> PackedBatch:
+def packed(
+    target: np.ndarray, reference: np.ndarray | None = None, shards: int = 1, vocabulary=PLAIN
+) -> PackedBatch:
     """Pack at a size that depends on the shapes alone, so that one program serves many batches."""
-    size = largest(target.shape[0] // shards, *target.shape[1:])
-    return pack(target, reference, vocabulary=PLAIN, shards=shards, sizes=[size])
+    heard = None if reference is None else reference.shape[1]
+    size = largest(target.shape[0] // shards, *target.shape[1:], heard)
+    return pack(target, reference, vocabulary=vocabulary, shards=shards, sizes=[size])
 
 
 def batch_of(

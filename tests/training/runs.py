@@ -51,10 +51,10 @@ def config(**changes: Any) -> Config:
     return make_config(SETTINGS | changes, "the test")
 
 
-def linked(base: Path, **changes: Any) -> Config:
-    """A configuration of an adapter on the run at `base`."""
+def linked(lm: Path, **changes: Any) -> Config:
+    """A configuration of an adapter on the run at `lm`."""
     adapter = {"width": 16, "heads": 2, "lora_rank": 2, "lora_alpha": 4.0}
-    own = {"system": "cross", "base": str(base), "task": "chord-to-melody", "adapter": adapter}
+    own = {"system": "cross", "base": str(lm), "task": "chord-to-melody", "adapter": adapter}
     return config(**(own | changes))
 
 
