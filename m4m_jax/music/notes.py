@@ -177,7 +177,7 @@ def _frozen(array: Any, dtype: Any, columns: int, name: str) -> np.ndarray:
     result = given.astype(dtype, copy=False)
     if result.ndim != 2 or result.shape[1] != columns:
         raise ValueError(f"{name} must be [n, {columns}], not {list(given.shape)}")
-    if not np.array_equal(result, given):
+    if result.dtype != given.dtype and not np.array_equal(result, given):
         raise ValueError(f"{name} holds values that {np.dtype(dtype)} cannot")
     if result.flags.writeable and np.shares_memory(result, given):
         result = result.copy()
@@ -226,29 +226,29 @@ def parse_midi(data: bytes, name: str) -> NoteTable:
     if not len(onsets):
         raise M4MError(f"{name}: no notes in this file")
     steps_at = grid.ticks_to_steps(events.tick, events.ticks_per_quarter)
-    length = int(np.floor(_last_step(events, steps_at, onsets, offsets)))
+    length = int(np.floor(steps_at[_last_event(events, offsets)]))
     if length > grid.MAX_STEPS:
         raise M4MError(
             f"{name}: {length:,} steps long; songs may have {grid.MAX_STEPS:,} (16th notes)"
         )
 
     part, first = _parts(events.chunk[offsets], events.status[offsets] & 15, programs)
-    order = np.argsort(part, kind="stable")
+    # Small integers are sorted fastest.
+    order = np.argsort(part.astype(np.min_scalar_type(len(first))), kind="stable")
     onsets, offsets, programs = onsets[order], offsets[order], programs[order]
     exact = steps_at[onsets]
-    start = np.rint(exact).astype(np.int64)
+    start = np.rint(exact)
     is_drum = events.status[offsets] & 15 == _DRUM_CHANNEL
-    notes = np.stack(
-        [
-            start,
-            np.rint(steps_at[offsets]).astype(np.int64) - start,
-            events.data1[onsets],
-            np.where(is_drum, DRUM_PROGRAM, programs),
-            events.data2[onsets],
-            part[order],
-        ],
-        axis=1,
-    )[start < length]
+    notes = np.empty((len(start), 6), np.int32)
+    notes[:, STEP] = start
+    notes[:, DURATION] = np.rint(steps_at[offsets]) - start
+    notes[:, PITCH] = events.data1[onsets]
+    notes[:, PROGRAM] = np.where(is_drum, DRUM_PROGRAM, programs)
+    notes[:, VELOCITY] = events.data2[onsets]
+    notes[:, TRACK] = part[order]
+    inside = start < length
+    if not inside.all():
+        notes = notes[inside]
     if not len(notes):
         raise M4MError(f"{name}: no notes in this file (all start at its very end)")
     names = _track_names(events)
@@ -257,7 +257,7 @@ def parse_midi(data: bytes, name: str) -> NoteTable:
         for chunk, channel, program in first.tolist()
     )
     return NoteTable(
-        notes=notes.astype(np.int32),
+        notes=notes,
         tracks=tracks,
         length=length,
         tempos=_tempos(events, steps_at),
@@ -451,8 +451,7 @@ def _pair(events: smf.Events) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
             that one event ends: in which they start).
         programs: int64 [n], the program in force at the end of each note.
     """
-    kind = events.status & 0xF0
-    found = np.flatnonzero((kind == smf.NOTE_ON) | (kind == smf.NOTE_OFF))
+    found = np.flatnonzero((events.status ^ smf.NOTE_OFF) < 0x20)  # note-off or note-on
     if not len(found):
         return found, found, found
     # Voice by voice (chunk, channel, pitch); within a voice in file order.
@@ -461,14 +460,47 @@ def _pair(events: smf.Events) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     at = voice & 0xFFFFFFFF
     voice >>= 32
     tick = events.tick[at]
-    is_on = ((events.status[at] & 0xF0) == smf.NOTE_ON) & (events.data2[at] > 0)
+    is_on = (events.status[at] >= smf.NOTE_ON) & (events.data2[at] > 0)
 
+    # In most voices onsets and offsets alternate, each offset on a later tick; only the others need
+    # care.
+    new_voice = np.concatenate([[True], voice[1:] != voice[:-1], [True]])
+    is_off, first = ~is_on, np.flatnonzero(new_voice)
+    odd = (new_voice[:-1] & is_off) | (new_voice[1:] & is_on)
+    repeats = (is_on[1:] == is_on[:-1]) | (is_off[1:] & (tick[1:] <= tick[:-1]))
+    odd[1:] |= repeats & ~new_voice[1:-1]
+    odd = np.repeat(np.logical_or.reduceat(odd, first[:-1]), np.diff(first))
+    onset = np.flatnonzero(is_on & ~odd)
+    offset = onset + 1
+    if odd.any():
+        rest = np.flatnonzero(odd)
+        starts, stops = _pair_overlapping(voice[rest], tick[rest], is_on[rest])
+        onset = np.concatenate([onset, rest[starts]])
+        offset = np.concatenate([offset, rest[stops]])
+    pairs = np.sort((at[offset] << 32) | at[onset])
+    onsets, offsets = pairs & 0xFFFFFFFF, pairs >> 32
+    return onsets, offsets, _programs_at(events, offsets)
+
+
+def _pair_overlapping(
+    voice: np.ndarray, tick: np.ndarray, is_on: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Find the offset that ends each onset, voice by voice, by the rules of `parse_midi`.
+
+    Args:
+        voice: int64 [m], ascending, of note events; those of a voice stand in file order.
+        tick: int64 [m].
+        is_on: bool [m].
+
+    Returns:
+        onset, offset: int64 [n], places among the events.
+    """
     # A group: the events of a voice on one tick.
     new_voice = np.concatenate([[True], voice[1:] != voice[:-1]])
     new_group = new_voice | np.concatenate([[True], tick[1:] != tick[:-1]])
     group_start = np.flatnonzero(new_group)
     group = np.cumsum(new_group) - 1
-    group_end = np.concatenate([group_start[1:], [len(at)]])
+    group_end = np.concatenate([group_start[1:], [len(voice)]])
     offs_before = np.concatenate([[0], np.cumsum(~is_on)])
     group_offs = offs_before[group_end] - offs_before[group_start]
 
@@ -493,11 +525,7 @@ def _pair(events: smf.Events) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     onset, later = onset[has_end], later[has_end]
     offset = off_positions[later]
     same_voice = voice[offset] == voice[onset]
-    onset, offset = onset[same_voice], offset[same_voice]
-
-    pairs = np.sort((at[offset] << 32) | at[onset])
-    onsets, offsets = pairs & 0xFFFFFFFF, pairs >> 32
-    return onsets, offsets, _programs_at(events, offsets)
+    return onset[same_voice], offset[same_voice]
 
 
 def _programs_at(events: smf.Events, at: np.ndarray) -> np.ndarray:
@@ -535,23 +563,19 @@ def _parts(
     return number[inverse], np.stack([keys >> 11, (keys >> 7) & 15, keys & 127], axis=1)
 
 
-def _last_step(
-    events: smf.Events, steps_at: np.ndarray, onsets: np.ndarray, offsets: np.ndarray
-) -> float:
-    """The latest event that counts for a song's length, in fractional steps."""
+def _last_event(events: smf.Events, offsets: np.ndarray) -> int:
+    """The latest event that counts for a song's length."""
     kind = events.status & 0xF0
-    counts = np.zeros(len(events.status), bool)
-    counts[offsets] = True
     controls = np.flatnonzero((kind == smf.CONTROL) | (kind == smf.BEND))
     with_notes = np.zeros(events.chunks * 16, bool)
     with_notes[_stream(events, offsets)] = True
-    counts[controls] = with_notes[_stream(events, controls)]
-    for meta in (smf.META_LYRIC, smf.META_TEXT):
-        counts[events.metas(meta)] = True
+    counted = [offsets, controls[with_notes[_stream(events, controls)]]]
+    counted += [events.metas(meta) for meta in (smf.META_LYRIC, smf.META_TEXT)]
     for meta in (smf.META_TIME_SIGNATURE, smf.META_KEY_SIGNATURE):
         signatures = events.metas(meta)
-        counts[signatures[events.chunk[signatures] == 0]] = True
-    return float(steps_at[counts].max())
+        counted.append(signatures[events.chunk[signatures] == 0])
+    index = np.concatenate(counted)
+    return int(index[events.tick[index].argmax()])
 
 
 def _track_names(events: smf.Events) -> dict[int, str]:

@@ -2,14 +2,17 @@
 
 Follows the Standard MIDI Files 1.0 specification, formats 0, 1 and 2. An event's length depends on
 its status, and a status may be implied by the event before (running status), so the start of an
-event is known only once the one before is. For speed, "where would the next event start if one
-started here" is computed for *every* byte of the file at once; a loop that does nothing but follow
-these links then visits the true starts, and only those are decoded, again all at once.
+event is known only once the one before is. But nearly all events have two data bytes: with the last
+byte of their delta time that makes three bytes below 128, whatever else they have, so in a stretch
+of such events every third of those bytes is an event's last. A loop visits the few other events
+alone; then what was found is checked against the rules, all events at once.
 """
 
 from __future__ import annotations
 
+import functools
 import struct
+from bisect import bisect_left
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,14 +30,21 @@ META_KEY_SIGNATURE = 0x59
 NOTE_OFF, NOTE_ON, CONTROL, PROGRAM, BEND = 0x80, 0x90, 0xB0, 0xC0, 0xE0
 META = 0xFF
 
-# Data bytes after each status byte; -1 where the length is in the file, -2 where undefined.
-_DATA_BYTES = np.full(256, -2, np.int32)
+# Data bytes after each status byte, or one of these two.
+_IN_FILE, _UNDEFINED = -1, -2
+_DATA_BYTES = np.full(256, _UNDEFINED, np.int64)
 _DATA_BYTES[0x80:0xF0] = 2
 _DATA_BYTES[0xC0:0xE0] = 1
-_DATA_BYTES[[0xF0, 0xF7, 0xFF]] = -1
+_DATA_BYTES[[0xF0, 0xF7, 0xFF]] = _IN_FILE
 _DATA_BYTES[[0xF1, 0xF3]] = 1
 _DATA_BYTES[0xF2] = 2
 _DATA_BYTES[[0xF6, 0xF8, 0xFA, 0xFB, 0xFC, 0xFE]] = 0
+
+_KINDS: list[int] = _DATA_BYTES.tolist()
+_NOT_TWO = bytes(byte >= 0x80 and kind != 2 for byte, kind in enumerate(_KINDS))
+
+# The most bytes that a variable-length number may have.
+_MOST_DIGITS = 4
 
 # Bytes appended to the file so that looking a few bytes ahead needs no check of bounds.
 _PAD = 8
@@ -58,9 +68,13 @@ class Events:
     payload_size: np.ndarray  # int64, its size in bytes; else 0
     data: bytes  # the file
 
+    @functools.cached_property
+    def _metas(self) -> np.ndarray:
+        return np.flatnonzero(self.status == META)
+
     def metas(self, kind: int) -> np.ndarray:
         """Indices of the meta events of a type, in file order, int64."""
-        return np.flatnonzero((self.status == META) & (self.data1 == kind))
+        return self._metas[self.data1[self._metas] == kind]
 
     def payload_of(self, index: int) -> bytes:
         """The bytes that a meta event carries."""
@@ -82,50 +96,48 @@ def read_events(data: bytes, name: str) -> Events:
         M4MError: Not a MIDI file, truncated, or malformed; time in SMPTE frames.
     """
     ticks_per_quarter, starts, ends = _chunks(data, name)
-    raw = np.frombuffer(data, np.uint8)
-    padded = np.concatenate([raw, np.full(_PAD, 0xFF, np.uint8)])
-    delta_size, links = _links(padded, ends)
-    nodes, counts, stops = _follow(links, starts)
-    position = np.where(nodes < len(padded), nodes, nodes - len(padded))
-
-    size = delta_size[position]
-    status_at = position + size
-    first = padded[status_at]
-    explicit = first >= 0x80
-    # Running status: the last status so far that is not a meta event's.
-    index = np.arange(len(first))
+    padded = data + bytes(_PAD)
+    b = np.frombuffer(padded, np.uint8)
+    after = _ends_of_events(padded, b, starts, ends)
+    counts = np.diff(np.searchsorted(after, ends, side="right"), prepend=0)
     first_event = np.cumsum(counts) - counts
-    source = np.maximum.accumulate(np.where(explicit & (first != META), index, 0))
-    status = np.where(explicit, first, first[source])
-    data_at = status_at + explicit
-    data1, data2 = padded[data_at], padded[data_at + 1]
-    chunk = np.repeat(np.arange(len(starts), dtype=np.int32), counts)
-    _check(
-        f"{name}: ",
-        position=position,
-        end=ends[chunk],
-        data_end=data_at + np.maximum(_DATA_BYTES[status], 0),
-        no_status=~explicit & ((source < first_event[chunk]) | (status < 0x80) | (status >= 0xF0)),
-        bad_data=_has_bad_data(status, data1, data2),
-    )
-    broken = np.flatnonzero(stops != ends)
-    if len(broken):
-        at, end = int(stops[broken[0]]), int(ends[broken[0]])
-        raise M4MError(f"{name}: {_what_is_wrong(data, at, end)}")
+    used = counts > 0
+    position = np.concatenate([[0], after])[: len(after)]
+    position[first_event[used]] = starts[used]
 
-    clock = np.concatenate([[0], np.cumsum(_vlq(padded, position, size))])
-    before = clock[first_event]
+    delta, size = _numbers(b, position)
+    status_at = position + size
+    first = b[status_at]
+    explicit = first >= 0x80
+    status, has_status = _resolve(first, explicit, np.repeat(first_event, counts))
+    data_at = status_at + explicit
+    data1, data2 = b[data_at], b[data_at + 1]
+    data_bytes = _DATA_BYTES[status]
+
     payload, payload_size = np.zeros(len(first), np.int64), np.zeros(len(first), np.int64)
-    meta = np.flatnonzero(first == META)
-    length_at = status_at[meta] + 2
-    length_size = delta_size[length_at]
-    payload[meta] = length_at + length_size
-    payload_size[meta] = _vlq(padded, length_at, length_size)
+    expected = data_at + data_bytes
+    sized = np.flatnonzero(data_bytes == _IN_FILE)
+    length_at = data_at[sized] + (status[sized] == META)
+    length, length_size = _numbers(b, length_at)
+    expected[sized] = length_at + length_size + length
+    meta = status[sized] == META
+    payload[sized[meta]] = (length_at + length_size)[meta]
+    payload_size[sized[meta]] = length[meta]
+
+    good = (size <= _MOST_DIGITS) & (expected == after) & (data_bytes != _UNDEFINED) & has_status
+    good &= (data_bytes < 1) | (data1 < 0x80)
+    good &= (data_bytes < 2) | (data2 < 0x80)
+    good[sized] &= length_size <= _MOST_DIGITS
+    last = np.where(used, np.concatenate([after, [0]])[first_event + counts - 1], starts)
+    if not (good.all() and (last == ends).all()):
+        raise M4MError(f"{name}: {_what_is_wrong(data, starts, ends)}")
+
+    clock = np.concatenate([[0], np.cumsum(delta)])
     return Events(
         ticks_per_quarter=ticks_per_quarter,
         chunks=len(starts),
-        chunk=chunk,
-        tick=clock[1:] - np.repeat(before, counts),
+        chunk=np.repeat(np.arange(len(starts), dtype=np.int32), counts),
+        tick=clock[1:] - np.repeat(clock[first_event], counts),
         status=status,
         data1=data1,
         data2=data2,
@@ -171,145 +183,215 @@ def _chunks(data: bytes, name: str) -> tuple[int, np.ndarray, np.ndarray]:
     return division, np.array(starts, np.int64), np.array(ends, np.int64)
 
 
-def _links(b: np.ndarray, ends: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """For every byte: the size of a number starting there, and the next event's start.
+def _resolve(
+    first: np.ndarray, explicit: np.ndarray, first_event: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Running status: that of the last event of a chunk so far that is no meta event.
 
-    A node is a byte's position, plus `len(b)` where an event without a status of its own has two
-    data bytes and not one. What the events hold is not checked here.
-
-    Returns:
-        delta_size: uint8 [len(b)], bytes of the variable-length number there (5: no such number).
-        links: int32 [2 * len(b) + 1], the node of the next event; the last index, which links to
-            itself, where a chunk ends or where there is no end to an event.
-    """
-    size = len(b)
-    none = 2 * size
-    more = (b >> 7).astype(np.uint8)
-    ahead = np.ones((4, size), np.uint8)
-    for k in range(4):
-        ahead[k, : size - k] = more[k:]
-    delta_size = 1 + ahead[0] * (1 + ahead[1] * (1 + ahead[2] * (1 + ahead[3])))
-
-    # The ends of events whose length is in the file, from where their status bytes are.
-    sized = np.flatnonzero(b >= 0xF0)
-    sized = sized[_DATA_BYTES[b[sized]] == -1]
-    length_at = np.minimum(sized + 1 + (b[sized] == META), size - 1)
-    length_size = delta_size[length_at]
-    end = length_at + length_size + _vlq(b, length_at, length_size)
-    fits = (length_size < 5) & (end <= size)
-
-    # Indices of the machine's own size are taken fastest.
-    position = np.arange(size)
-    status_at = np.minimum(position + delta_size, size - 1)
-    byte = b.astype(np.intp)
-    no_number = np.flatnonzero(delta_size > 4)
-    position = position.astype(np.int32)
-    links = np.full(none + 1, none, np.int32)
-    for running in (1, 2):
-        step = 1 + _DATA_BYTES + np.where(_DATA_BYTES == 2, size, 0)
-        step[_DATA_BYTES == -2] = none
-        step[:0x80] = running + (size if running == 2 else 0)
-        after = step.astype(np.int32).take(byte)
-        after += position
-        after[sized] = np.where(fits, end + (size if running == 2 else 0), none)
-        np.minimum(after, none, out=after)
-        table = links[(running - 1) * size : running * size]
-        after.take(status_at, out=table, mode="clip")
-        table[no_number] = none
-        table[size - _PAD :] = none
-        table[ends] = none
-    return delta_size, links
-
-
-def _follow(links: np.ndarray, starts: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Visit the events of every chunk.
+    Args:
+        first: uint8 [e], the byte after each event's delta time.
+        explicit: bool [e], whether that is its status.
+        first_event: int [e], the first event of its chunk.
 
     Returns:
-        nodes: int64 [e], of the events that have an end.
-        counts: int64 [chunks], how many of them each chunk has.
-        stops: int64 [chunks], where each chunk's chain breaks off: its end if all is well.
+        status: uint8 [e].
+        known: bool [e], whether there is one to be taken: system events leave none.
     """
-    none = len(links) - 1
-    size = none // 2
-    # The loop visits every fourth event; the three after each are looked up all at once.
-    two = links.take(links, mode="clip")
-    four = two.take(two, mode="clip")
-    visited: list[int] = []
-    fourths = []
-    view = four.data
-    visit = visited.append
-    for node in starts.tolist():
-        before = len(visited)
-        while node != none:
-            visit(node)
-            node = view[node]
-        fourths.append(len(visited) - before)
-    first = np.array(visited, np.int64)
-    nodes = np.stack([first, links[first], two[first], links[two[first]]], axis=1).ravel()
-    real = nodes < none
-    ends_of_chains = np.cumsum(real)[4 * np.cumsum(fourths, dtype=np.int64) - 1] - 1
-    nodes = nodes[real]
-    # Where a chain breaks off there is no event.
-    is_event = np.ones(len(nodes), bool)
-    is_event[ends_of_chains] = False
-    counts = np.diff(ends_of_chains, prepend=-1) - 1
-    return nodes[is_event], counts, nodes[ends_of_chains] % size
+    if explicit.all():
+        return first, explicit
+    source = np.where(explicit & (first != META), np.arange(len(first)), 0)
+    source = np.maximum.accumulate(source)
+    status = np.where(explicit, first, first[source])
+    return status, explicit | (source >= first_event) & (status >= 0x80) & (status < 0xF0)
 
 
-def _has_bad_data(status: np.ndarray, data1: np.ndarray, data2: np.ndarray) -> np.ndarray:
-    """Which events have a data byte that is none, bool [e]."""
-    data_bytes = _DATA_BYTES[status]
-    return (data_bytes > 0) & (data1 >= 0x80) | (data_bytes == 2) & (data2 >= 0x80)
+class _DamageError(Exception):
+    """The chunk cannot be followed to its end."""
 
 
-def _check(
-    name: str,
-    position: np.ndarray,
-    end: np.ndarray,
-    data_end: np.ndarray,
-    no_status: np.ndarray,
-    bad_data: np.ndarray,
+def _ends_of_events(data: bytes, b: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> np.ndarray:
+    """Where each event of the chunks ends (one past its last byte), int64 [e], ascending.
+
+    Right if the file is: what was found must be checked, and stops early where it is damaged.
+    """
+    low = np.flatnonzero(b < 0x80)
+    # A status byte that is not of an event with two data bytes has been preceded in its stretch by
+    # a whole number of events and one byte of its delta time: by 1 low byte modulo 3.
+    other = np.flatnonzero(np.frombuffer(data.translate(_NOT_TWO), bool))
+    lows = np.searchsorted(low, other)
+    stops = []
+    for rest in range(3):
+        these = lows % 3 == rest
+        stops.append((other[these].tolist(), lows[these].tolist()))
+    stretches: list[np.ndarray] = []
+    alone: list[int] = []
+    for start, end in zip(starts.tolist(), ends.tolist(), strict=True):
+        try:
+            _follow(data, low, stops, start, end, stretches, alone)
+        except _DamageError:
+            break
+    is_end = np.zeros(len(b) + 1, bool)
+    is_end[alone] = True
+    if stretches:
+        is_end[np.concatenate(stretches) + 1] = True
+    return np.flatnonzero(is_end)
+
+
+def _follow(
+    data: bytes,
+    low: np.ndarray,
+    stops: list[tuple[list[int], list[int]]],
+    start: int,
+    end: int,
+    stretches: list[np.ndarray],
+    alone: list[int],
 ) -> None:
-    """Complain of the first bad event; past the end of its chunk, what was visited is none."""
-    past = (position >= end) | (data_end > end)
-    bad = np.flatnonzero(past | no_status | bad_data)
-    if not len(bad):
-        return
-    first = bad[0]
-    where = f"at byte {position[first]}"
-    if past[first]:
-        end_of_track = f"past the end of its track at byte {end[first]}"
-        raise M4MError(f"{name}truncated or damaged (an event runs {end_of_track})")
-    if no_status[first]:
-        raise M4MError(f"{name}damaged (an event without a status {where})")
-    raise M4MError(f"{name}damaged (an event with a data byte above 127 {where})")
+    """Go through a chunk, stretch by stretch.
+
+    Args:
+        data: The file, followed by low bytes.
+        low: int64 [l], where bytes below 128 are.
+        stops: For each number of low bytes before it modulo 3, where bytes are that may be the
+            status of other events than those with two data bytes, and the low bytes before them.
+        start, end: Of the chunk.
+        stretches: Where the last bytes are of a stretch's events is added to it, int64 each.
+        alone: The ends of the other events are added to it.
+
+    Raises:
+        _DamageError: An event cannot be told from what follows it.
+    """
+    view, at, running = low.data, start, 0
+    done = bisect_left(view, at)  # low bytes before `at`
+    while at < end:
+        status_at = at + 1 if data[at] < 0x80 else _after_number(data, at)
+        status = data[status_at]
+        data_at = status_at + (status >= 0x80)
+        if status < 0x80:
+            status = running
+        kind = _KINDS[status]
+        if kind == 2:
+            running = status
+            places, lows = stops[(done + 1) % 3]
+            index = bisect_left(places, status_at)
+            if index < len(places) and places[index] < end:
+                before, at = lows[index] - 1, places[index] - 1
+                while data[at - 1] >= 0x80 and at > data_at:
+                    at -= 1
+            else:
+                before, at = bisect_left(view, end), end
+            stretches.append(low[done + 2 : before : 3])
+            done = before
+            continue
+        if kind == 1:
+            running = status
+            at = data_at + 1
+            done += 2
+        else:
+            start = at
+            at = _after_payload(data, data_at + (status == META)) if kind < 0 else data_at
+            if kind == _UNDEFINED:
+                raise _DamageError
+            running = running if status == META else 0
+            done = bisect_left(view, at, done, min(done + at - start, len(low)))
+        if at > end:
+            raise _DamageError
+        alone.append(at)
 
 
-def _what_is_wrong(data: bytes, at: int, end: int) -> str:
-    """Why the event at byte `at` does not end within its chunk."""
-    if at > end:
-        return f"truncated or damaged (an event runs past the end of its track at byte {end})"
-    status_at = at
-    while status_at < end and data[status_at] >= 0x80:
-        status_at += 1
-    status_at += 1
-    if status_at - at > 4:
-        return f"damaged (a delta time of more than four bytes at byte {at})"
-    if status_at < end and _DATA_BYTES[data[status_at]] == -2 and data[status_at] >= 0x80:
-        return f"damaged (an undefined event, status {data[status_at]:#x}, at byte {at})"
-    return f"truncated or damaged (a track ends within the event at byte {at})"
+def _after_number(data: bytes, at: int) -> int:
+    """One past the variable-length number at `at`."""
+    after = at
+    while data[after] >= 0x80:
+        after += 1
+    if after - at >= _MOST_DIGITS:
+        raise _DamageError
+    return after + 1
 
 
-def _vlq(b: np.ndarray, at: np.ndarray, size: np.ndarray) -> np.ndarray:
-    """Values of the variable-length numbers of `size` (1..4) bytes at `at`, int64."""
-    value = (b[at] & 0x7F).astype(np.int64)
-    for k in range(1, 4):
-        longer = np.flatnonzero(size > k)
+def _after_payload(data: bytes, at: int) -> int:
+    """One past the bytes whose number stands at `at`."""
+    length = data[at]
+    if length < 0x80:
+        return at + 1 + length
+    after, length = _after_number(data, at), 0
+    for digit in data[at:after]:
+        length = length * 128 + (digit & 0x7F)
+    return after + length
+
+
+def _what_is_wrong(data: bytes, starts: np.ndarray, ends: np.ndarray) -> str:
+    """The first fault of chunks that hold one, found event by event."""
+    for start, end in zip(starts.tolist(), ends.tolist(), strict=True):
+        at, running = start, 0
+        while at < end:
+            at, running, fault = _step(data, at, end, running)
+            if fault:
+                return fault
+    raise AssertionError("the events are as they should be")
+
+
+def _step(data: bytes, at: int, end: int, running: int) -> tuple[int, int, str]:
+    """Where the event at byte `at` ends, the running status then, and what is wrong with it."""
+    cut = f"truncated or damaged (a track ends within the event at byte {at})"
+    past = f"truncated or damaged (an event runs past the end of its track at byte {end})"
+    _, status_at = _number(data, at, end)
+    if status_at - at > _MOST_DIGITS:
+        return end, 0, f"damaged (a delta time of more than four bytes at byte {at})"
+    if status_at >= end:
+        return end, 0, cut
+    status, data_at = data[status_at], status_at + 1
+    if status < 0x80:
+        if not running:
+            return end, 0, f"damaged (an event without a status at byte {at})"
+        status, data_at = running, status_at
+    kind = _KINDS[status]
+    if kind == _UNDEFINED:
+        return end, 0, f"damaged (an undefined event, status {status:#x}, at byte {at})"
+    if kind == _IN_FILE:
+        length, payload = _number(data, data_at + (status == META), end)
+        after = payload + length
+        if payload > end or after > len(data):
+            return end, 0, cut
+    else:
+        after = data_at + kind
+        if any(byte >= 0x80 for byte in data[data_at : min(after, end)]):
+            return end, 0, f"damaged (an event with a data byte above 127 at byte {at})"
+    if after > end:
+        return end, 0, past
+    if status != META:
+        running = status if status < 0xF0 else 0
+    return after, running, ""
+
+
+def _number(data: bytes, at: int, end: int) -> tuple[int, int]:
+    """The variable-length number at `at` and where it ends: past `end` if it does not before."""
+    value = 0
+    for after in range(at, end):
+        value = value * 128 + (data[after] & 0x7F)
+        if data[after] < 0x80:
+            return value, after + 1
+    return value, end + 1
+
+
+def _numbers(b: np.ndarray, at: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The variable-length numbers at some places.
+
+    Returns:
+        value: int64, of its first four bytes at the most.
+        size: int64, its bytes; 5 where it has more than four.
+    """
+    byte = b[at]
+    value, size = (byte & 0x7F).astype(np.int64), np.ones(len(at), np.int64)
+    longer = np.flatnonzero(byte >= 0x80)
+    for k in range(1, _MOST_DIGITS):
         if not len(longer):
             break
-        here = np.minimum(at[longer] + k, len(b) - 1)
-        value[longer] = value[longer] * 128 + (b[here] & 0x7F)
-    return value
+        byte = b[at[longer] + k]
+        value[longer] = value[longer] * 128 + (byte & 0x7F)
+        size[longer] = k + 1
+        longer = longer[byte >= 0x80]
+    size[longer] = _MOST_DIGITS + 1
+    return value, size
 
 
 def encode_file(ticks_per_quarter: int, tracks: list[bytes]) -> bytes:

@@ -1,7 +1,10 @@
+import re
 import struct
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from m4m_jax.errors import M4MError
 from m4m_jax.music import smf
@@ -114,6 +117,66 @@ def test_damage_never_crashes():
             continue
         assert (events.tick >= 0).all()
         assert (events.status >= 0x80).all()
+
+
+DELTAS = st.sampled_from([0, 1, 127, 128, 16383, 16384, 2097151, 2097152])
+DATA = st.integers(0, 127)
+LONG = st.binary(max_size=300).map(lambda x: smf.encode_number(len(x)) + x)
+STATUS_OF = {
+    st.sampled_from([0x80, 0x91, 0xA2, 0xBF, 0xE0]): st.tuples(DATA, DATA).map(bytes),
+    st.sampled_from([0xC0, 0xC9, 0xD3]): st.tuples(DATA).map(bytes),
+    st.sampled_from([0xF0, 0xF7]): LONG,
+    st.just(0xFF): st.tuples(st.integers(0, 255).map(lambda x: bytes([x])), LONG).map(b"".join),
+    st.sampled_from([0xF1, 0xF3]): st.tuples(DATA).map(bytes),
+    st.just(0xF2): st.tuples(DATA, DATA).map(bytes),
+    st.sampled_from([0xF6, 0xF8, 0xFE]): st.just(b""),
+}
+EVENTS = st.one_of([st.tuples(DELTAS, status, data) for status, data in STATUS_OF.items()])
+
+
+@given(st.lists(st.lists(st.tuples(EVENTS, st.booleans()), max_size=30), max_size=4))
+def test_any_events_are_read_back(chunks):
+    """Events of all kinds in any order, with running status wherever it may stand."""
+    contents, expected = [], []
+    for number, events in enumerate(chunks):
+        written, tick, running = b"", 0, None
+        for (delta, status, data), short in events:
+            tick += delta
+            left_out = short and status == running
+            written += smf.encode_number(delta) + (b"" if left_out else bytes([status])) + data
+            if status != smf.META:
+                running = status if status < 0xF0 else None
+            expected.append((number, tick, status, data))
+        contents.append(written)
+    events = smf.read_events(raw(*contents), "song.mid")
+    found = zip(events.chunk.tolist(), events.tick.tolist(), events.status.tolist(), strict=True)
+    assert list(found) == [event[:3] for event in expected]
+    for index, (*_, status, data) in enumerate(expected):
+        if status == smf.META:
+            assert events.data1[index] == data[0]
+            assert data.endswith(events.payload_of(index))
+        elif status < 0xF0:
+            assert bytes([events.data1[index], events.data2[index]]).startswith(data)
+
+
+@given(st.lists(EVENTS, min_size=1, max_size=12), st.data())
+def test_damage_is_found(events, data):
+    """A file is read, or the first fault is named: never anything between."""
+    good = b"".join(smf.encode_number(d) + bytes([s]) + x for d, s, x in events)
+    bad = bytearray(good)
+    for _ in range(data.draw(st.integers(1, 3))):
+        place = data.draw(st.integers(0, len(bad) - 1))
+        bad[place] = data.draw(st.sampled_from([0, 60, 0x80, 0x90, 0xC0, 0xF0, 0xF2, 0xF4, 0xFF]))
+    bad = bad[: data.draw(st.integers(0, len(bad)))]
+    for chunks in ([bytes(bad), NOTE + END], [NOTE + END, bytes(bad)]):
+        try:
+            events = smf.read_events(raw(*chunks), "song.mid")
+        except M4MError as error:
+            message = str(error)
+        else:
+            assert events.tick[events.chunk == chunks.index(NOTE + END)].tolist() == [0, 480, 480]
+            continue
+        assert re.match("song.mid: (truncated or )?damaged [(]", message)
 
 
 @pytest.mark.parametrize("value", [0, 1, 127, 128, 16383, 16384, 2097151, 2097152, 0x0FFFFFFF])
