@@ -12,7 +12,7 @@ import numpy as np
 from m4m_jax.errors import M4MError
 from m4m_jax.music.compression import compress_rows
 from m4m_jax.music.notes import STEP, NoteTable
-from m4m_jax.music.parts import select
+from m4m_jax.music.parts import NoSplitError, select
 from m4m_jax.music.simunote import (
     PLAIN,
     Vocabulary,
@@ -105,6 +105,12 @@ class Eligible:
     indices: np.ndarray
     left_out: dict[str, int]
 
+    def summary(self) -> str:
+        """How many songs there are, and how many were left out for which reason; one line."""
+        used = len(self.indices)
+        counts = "".join(f"; {reason}: {count}" for reason, count in self.left_out.items())
+        return f"{used} of {used + sum(self.left_out.values())} songs{counts}"
+
 
 def eligible(
     songs: Iterable[NoteTable],
@@ -123,7 +129,7 @@ def eligible(
 
     Returns:
         The indices of the songs, and how many were left out as "too short", with "an empty part",
-        or with "no such part".
+        with "no such part", or because there is "no such split" of their tracks.
 
     Raises:
         M4MError: no song is left.
@@ -135,7 +141,8 @@ def eligible(
         try:
             reason = _unfit(table, task, names, min_steps)
         except M4MError as error:
-            reason, fault = "no such part", str(error)
+            fault = str(error)
+            reason = "no such split" if isinstance(error, NoSplitError) else "no such part"
         if reason is None:
             kept.append(index)
         else:

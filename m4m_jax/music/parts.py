@@ -23,6 +23,10 @@ _SPARSE_ABOVE = 0.75
 _DENSE_BELOW, _CLEARLY_SPARSE_ABOVE = 0.7, 0.8
 
 
+class NoSplitError(M4MError):
+    """A song whose tracks cannot be split in the way asked for."""
+
+
 def select(
     table: NoteTable, selector: str, *, names: Mapping[str, str] | None = None, seed: int = 0
 ) -> NoteTable:
@@ -45,7 +49,8 @@ def select(
         notes where the song has none of that kind (no drums, say).
 
     Raises:
-        M4MError: No such part, or the song cannot be split that way. The message lists its parts.
+        M4MError: No such part, or (NoSplitError) the song cannot be split that way. The message
+            lists its parts.
     """
     names = names or {}
     wanted = _wanted_tracks(table, names.get(selector, selector), seed)
@@ -89,7 +94,7 @@ def _random_side(table: NoteTable, seed: int) -> np.ndarray:
     """The side of a random split each track is on, bool [tracks]; both sides have notes."""
     sounding = np.unique(table.notes[:, TRACK])
     if len(sounding) < 2:
-        raise M4MError(
+        raise NoSplitError(
             f"a random split needs two tracks with notes; this song has {list_parts(table)}"
         )
     rng = np.random.default_rng(seed)
@@ -110,7 +115,7 @@ def _is_sparse(table: NoteTable) -> np.ndarray:
         or sounding.min() >= _DENSE_BELOW
         or (sounding.max() <= _CLEARLY_SPARSE_ABOVE)
     ):
-        raise M4MError(
+        raise NoSplitError(
             "a split by density needs a track with under 70 % of its onsets on quarter notes and"
             f" one with over 80 %; this song has {list_parts(table)}"
         )

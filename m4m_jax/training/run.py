@@ -188,6 +188,9 @@ class Feed:
         self, config: Config, task: Task, songs: pipeline.SongSource, mesh: Mesh, *, train: bool
     ):
         self.mesh = mesh
+        self.usable = pipeline.usable_songs(
+            songs, task, window=config.window, pad_short=config.pad_short
+        )
         self.stream = pipeline.dataset(
             songs,
             task,
@@ -200,6 +203,7 @@ class Feed:
             pad_short=config.pad_short,
             host=jax.process_index(),
             hosts=jax.process_count(),
+            usable=self.usable,
         )
         packer = Packer(
             parts=config.accumulate if train else 1,
@@ -279,6 +283,8 @@ def run(config: Config, path: epath.PathLike, data_dir: epath.PathLike | None = 
     held = datasets.open_split(config.data, "validation", data_dir=data_dir)
     feed = Feed(config, task, songs, mesh, train=True)
     validation = Feed(config, task, held, mesh, train=False)
+    print(f"training on {feed.usable.summary()}", flush=True)
+    print(f"validating on {validation.usable.summary()}", flush=True)
 
     system, card = new_system(config, task, path)
     settle(config, card.model_copy(update={"data": config.data, "parts": dict(songs.parts)}), path)

@@ -111,6 +111,20 @@ def test_eligible_songs():
     assert windows.eligible(songs, PAIR).indices.tolist() == [0, 1, 4]
 
 
+def test_songs_that_cannot_be_split():
+    songs = [song(0), song(1, tracks=1), song(2, bars=2)]
+    found = windows.eligible(songs, get_task("random-split"), min_steps=128)
+    assert found.indices.tolist() == [0]
+    assert found.left_out == {"no such split": 1, "too short": 1}
+    assert found.summary() == "1 of 3 songs; no such split: 1; too short: 1"
+    slow = songs[0].notes.copy()
+    slow[:, 0] -= slow[:, 0] % 4
+    found = windows.eligible([songs[0].replace(notes=slow), *songs], get_task("density-split"))
+    assert found.indices.tolist() == [1, 3]
+    assert found.left_out == {"no such split": 2}
+    assert windows.eligible(songs[:1], PAIR).summary() == "1 of 1 songs"
+
+
 @pytest.mark.parametrize("songs", [[], [song(1, bars=2)], [song(0, tracks=1)]])
 def test_no_song_is_left(songs):
     with pytest.raises(M4MError, match="task pair: no song") as error:
