@@ -203,7 +203,7 @@ def generate(
         typer.Argument(
             metavar="TASK",
             help="What the model was trained for: chord-to-melody, melody-to-chord, harmonize, "
-            "drums-to-others, others-to-drums, analysis, random-split, density-split or "
+            "drums-to-others, others-to-drums, analysis, random-split, density-split, copy or "
             "continuation.",
         ),
     ],
