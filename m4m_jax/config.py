@@ -130,7 +130,8 @@ class Config(Section):
     given it is checked to have these.
     data, task: a data set by name, and the view of its songs; `reference`, `target`, `dedup` and
     `max_notes` change the task's own, `compress` makes a stream coarser. window: steps of a
-    training window; `pad_short` fills shorter songs with empty rows instead of leaving them out.
+    training window; `pad_short` fills shorter songs with empty rows instead of leaving them out;
+    `pitch_shift` moves training windows in pitch.
     batch: windows of the global batch of a step, in `accumulate` parts one after another.
     mask_rate, reference_mask_rate: about the share of an adapter's target steps that span masking
     hides in training, and of its reference steps that it hides always.
@@ -154,6 +155,7 @@ class Config(Section):
     compress: Compress = Compress()
     window: Positive = 384
     pad_short: bool = False
+    pitch_shift: bool = True
     batch: Positive = 8
     accumulate: Positive = 1
     steps: Positive = 60_000

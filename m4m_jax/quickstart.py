@@ -34,20 +34,22 @@ COMMON = {
     "window": WINDOW,
     "max_notes": MAX_NOTES,
     "pad_short": True,
-    "batch": 8,
-    "steps": 300,
+    # Few steps learn more of the keys that there are than of all keys.
+    "pitch_shift": False,
+    "batch": 4,
     "optimizer": {"learning_rate": 4e-3, "schedule": "one_cycle", "warmup": 0.1, "clip": 1.0},
     # Too few steps to overfit: dropout would only cost time.
     "dropout": 0.0,
     "lora_dropout": 0.0,
-    "every": {"log": 25, "validation": 100, "checkpoint": 100},
-    "validation_batches": 2,
+    "every": {"log": 25, "validation": 200, "checkpoint": 200},
+    "validation_batches": 4,
     "keep": 1,
 }
-LM = COMMON | {"system": "lm", "task": "continuation"}
+LM = COMMON | {"system": "lm", "encoder": "masked", "task": "continuation", "steps": 600}
 ADAPTER = COMMON | {
     "system": "cross",
     "task": TASK,
+    "steps": 600,
     "adapter": {"n_skip": 1, "width": 128, "gate": 1.0},
 }
 

@@ -109,7 +109,7 @@ class _DrawWindow:
 
     views: _Views
     window: int
-    train: bool
+    shift: bool
 
     def __call__(self, index: np.int64, rng: np.random.Generator) -> dict[str, Any]:
         song, compress = self.views[int(index)], self.views.task.compress
@@ -117,7 +117,7 @@ class _DrawWindow:
             song.length,
             self.window,
             rng,
-            shifts=song.shifts if self.train else (0, 0),
+            shifts=song.shifts if self.shift else (0, 0),
             stride=compress.stride,
         )
 
@@ -146,6 +146,7 @@ def dataset(
     vocabulary: Vocabulary = PLAIN,
     names: Mapping[str, str] | None = None,
     train: bool = True,
+    pitch_shift: bool = True,
     num_batches: int | None = None,
     pad_short: bool = False,
     host: int = 0,
@@ -167,8 +168,9 @@ def dataset(
         max_notes: notes that a step holds, N; the task's when `None`.
         vocabulary: how rows become tokens.
         names: the data set's names of parts; `source.parts` when `None`, if there is such a thing.
-        train: whether windows are moved in pitch and (as good as) without end. Otherwise there are
-            `num_batches` batches, the same in every pass.
+        train: whether there are windows (as good as) without end. Otherwise there are `num_batches`
+            batches, the same in every pass.
+        pitch_shift: whether windows are moved in pitch, in training.
         num_batches: for `train=False`; when `None`, as many as it takes for every usable song to
             come up. Where the songs do not fill the last batch, further windows of the first do.
         pad_short: whether songs shorter than the window are filled up with empty rows; otherwise
@@ -193,7 +195,7 @@ def dataset(
     if usable is None:
         usable = usable_songs(source, task, names=names, window=window, pad_short=pad_short)
     views = _Views(source, task, names, max_notes, vocabulary)
-    draw = _DrawWindow(views, window, train)
+    draw = _DrawWindow(views, window, train and pitch_shift)
     # An endless stream would have a length that does not fit Grain's integers once it is batched.
     epochs = -(-_MANY_WINDOWS // len(usable.indices))
     stream = grain.MapDataset.source(usable.indices).seed(seed).shuffle().repeat(epochs)

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from flax import nnx
-from jax import Array
 
-from m4m_jax.models.roformer import Linear
+from m4m_jax.models.roformer import KEEP_VARIANCE, Initializer, Linear
 
 
 class AdapterParam(nnx.Param):
@@ -16,10 +13,6 @@ class AdapterParam(nnx.Param):
     `nnx.split(model, AdapterParam, ...)` takes the adapter out. It is a Param too, so a filter
     must name AdapterParam before nnx.Param.
     """
-
-
-KEEP_VARIANCE = nnx.initializers.lecun_normal()
-"""How maps of an adapter start: their output varies as much as what they map."""
 
 
 class AdapterLinear(Linear):
@@ -31,7 +24,7 @@ class AdapterLinear(Linear):
         outputs: int,
         axes: tuple[str, str],
         *,
-        kernel_init: Callable[..., Array] = KEEP_VARIANCE,
+        kernel_init: Initializer = KEEP_VARIANCE,
         rngs: nnx.Rngs,
     ):
         super().__init__(inputs, outputs, axes, kernel_init=kernel_init, rngs=rngs)

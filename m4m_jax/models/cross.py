@@ -16,12 +16,12 @@ import numpy as np
 from flax import nnx
 from jax import Array
 
-from m4m_jax.models.adapter import KEEP_VARIANCE, AdapterLinear, AdapterParam
+from m4m_jax.models.adapter import AdapterLinear, AdapterParam
 from m4m_jax.models.linked import AdapterConfig, Linked, masked_embedding
 from m4m_jax.models.lm import LM
 from m4m_jax.models.lora import LoRAConfig, attach_lora, update_layers
 from m4m_jax.models.noise import Noise, at
-from m4m_jax.models.roformer import Cache, attend, causal
+from m4m_jax.models.roformer import KEEP_VARIANCE, Cache, Initializer, attend, causal
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,8 +48,12 @@ class CrossCarry(NamedTuple):
     memory: list[tuple[Array, Array]]
 
 
-NEAR = 10.0
+NEAR = 11.0
 """How much higher a new link scores a reference step at the query's place than one far away."""
+
+BAND = (0.09, 0.5)
+"""Radians a step, of the features that a new link reads its place from: so slow that the next steps
+score about as much as the query's own, so fast that those a bar away score less."""
 
 
 def step_table(steps: int, width: int) -> np.ndarray:
@@ -65,15 +69,19 @@ def near_sighted(
 ) -> Array:
     """A first position map [D, width] with which a link looks at the reference around its own step.
 
-    Queries and keys share the map, so that equal steps score `NEAR` and ones further apart less,
-    the faster the features turn that it reads: here those of a period under 32 steps. A link that
-    reads all of them alike sees everything at once and is long in learning where to look.
+    Queries and keys share the map, so that equal steps score `NEAR` and others less, the further
+    apart they are. A link that begins with all steps alike is long in learning where to look.
     """
     width, inner = shape
     frequency = np.repeat(10000.0 ** (-np.arange(0, width, 2) / width), 2)  # [D]
-    fast = frequency > 2 * np.pi / 32
-    scale = np.sqrt(NEAR / (np.sqrt(inner / heads) * fast.sum() / 2))
-    return jax.random.normal(key, shape, dtype) * np.where(fast, scale, 0.02)[:, None]
+    read = (frequency > BAND[0]) & (frequency < BAND[1])
+    scale = np.sqrt(NEAR / (np.sqrt(inner / heads) * max(read.sum() / 2, 1)))
+    return jax.random.normal(key, shape, dtype) * np.where(read, scale, 0.01)[:, None]
+
+
+def scaled(factor: float) -> Initializer:
+    """Maps whose output varies by `factor` times the variance of what they map."""
+    return nnx.initializers.variance_scaling(factor, "fan_in", "truncated_normal")
 
 
 class Link(nnx.Module):
@@ -87,9 +95,11 @@ class Link(nnx.Module):
         self.heads = config.heads
         inward = (width, config.width, ("embed", "heads"))
         heard = (reference_width, *inward[1:])
-        self.query = AdapterLinear(*inward, rngs=rngs)
-        self.key = AdapterLinear(*heard, rngs=rngs)
-        self.value = AdapterLinear(*heard, rngs=rngs)
+        # At first the place decides where a link looks, and what it hears there, one step of the
+        # five or so that it looks at, is not lost in the mixture.
+        self.query = AdapterLinear(*inward, kernel_init=scaled(0.04), rngs=rngs)
+        self.key = AdapterLinear(*heard, kernel_init=scaled(0.04), rngs=rngs)
+        self.value = AdapterLinear(*heard, kernel_init=scaled(16.0), rngs=rngs)
         self.position = AdapterLinear(
             *inward, kernel_init=functools.partial(near_sighted, heads=config.heads), rngs=rngs
         )

@@ -9,6 +9,7 @@ system is a short loop over layers that uses them.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -23,8 +24,13 @@ from m4m_jax.models.noise import Noise, at, dropout
 LAYER_NORM_EPSILON = 1e-12
 
 
+Initializer = Callable[..., Array]
+
 NORMAL = nnx.initializers.normal(0.02)
 """How weights start, in BERT's arrangement."""
+
+KEEP_VARIANCE = nnx.initializers.lecun_normal()
+"""How weights start where the output is to vary as much as the input."""
 
 
 class PositionTable(nnx.Variable):
@@ -89,7 +95,7 @@ class Linear(nnx.Linear):
         outputs: int,
         axes: tuple[str, str],
         *,
-        kernel_init: Callable[..., Array] = NORMAL,
+        kernel_init: Initializer = NORMAL,
         rngs: nnx.Rngs,
     ):
         super().__init__(
@@ -123,12 +129,15 @@ def layer_norm(width: int, rngs: nnx.Rngs) -> nnx.LayerNorm:
 class Attention(nnx.Module):
     """Multi-head attention with its output map; queries and keys may come from different places."""
 
-    def __init__(self, width: int, heads: int, *, rngs: nnx.Rngs):
+    def __init__(
+        self, width: int, heads: int, *, kernel_init: Initializer = NORMAL, rngs: nnx.Rngs
+    ):
         self.heads = heads
-        self.query = Linear(width, width, ("embed", "heads"), rngs=rngs)
-        self.key = Linear(width, width, ("embed", "heads"), rngs=rngs)
-        self.value = Linear(width, width, ("embed", "heads"), rngs=rngs)
-        self.output = Linear(width, width, ("heads", "embed"), rngs=rngs)
+        linear = functools.partial(Linear, width, width, kernel_init=kernel_init, rngs=rngs)
+        self.query = linear(("embed", "heads"))
+        self.key = linear(("embed", "heads"))
+        self.value = linear(("embed", "heads"))
+        self.output = linear(("heads", "embed"))
 
     def split(self, x: Array) -> Array:
         """[..., width] -> [..., H, d]."""
@@ -189,11 +198,19 @@ def extend(cache: Cache, k: Array, v: Array) -> tuple[Cache, Array]:
 class Layer(nnx.Module):
     """Attention and a feed-forward part, each followed by its residual and LayerNorm."""
 
-    def __init__(self, width: int, heads: int, ffn: int, *, rngs: nnx.Rngs):
-        self.attention = Attention(width, heads, rngs=rngs)
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        ffn: int,
+        *,
+        kernel_init: Initializer = NORMAL,
+        rngs: nnx.Rngs,
+    ):
+        self.attention = Attention(width, heads, kernel_init=kernel_init, rngs=rngs)
         self.attention_norm = layer_norm(width, rngs)
-        self.up = Linear(width, ffn, ("embed", "mlp"), rngs=rngs)
-        self.down = Linear(ffn, width, ("mlp", "embed"), rngs=rngs)
+        self.up = Linear(width, ffn, ("embed", "mlp"), kernel_init=kernel_init, rngs=rngs)
+        self.down = Linear(ffn, width, ("mlp", "embed"), kernel_init=kernel_init, rngs=rngs)
         self.norm = layer_norm(width, rngs)
 
     def __call__(
@@ -248,11 +265,13 @@ class Stack(nnx.Module):
         positions: int,
         *,
         kind: type[Layer] = Layer,
+        kernel_init: Initializer = NORMAL,
         rngs: nnx.Rngs,
     ):
         self.heads = heads
         self.positions = PositionTable(jnp.asarray(sinusoids(positions, width // heads)))
-        self.layers = nnx.List([kind(width, heads, ffn, rngs=rngs) for _ in range(layers)])
+        layer = functools.partial(kind, width, heads, ffn, kernel_init=kernel_init, rngs=rngs)
+        self.layers = nnx.List([layer() for _ in range(layers)])
 
     def rope(self, positions: Array | slice) -> Array:
         """Rows of the position table, float32 [*positions, d]."""

@@ -16,7 +16,16 @@ from jax import Array
 from m4m_jax.errors import M4MError
 from m4m_jax.models.lm import LM, LMConfig
 from m4m_jax.models.noise import Noise, at, dropout
-from m4m_jax.models.roformer import Attention, Cache, Layer, Stack, causal, layer_norm
+from m4m_jax.models.roformer import (
+    NORMAL,
+    Attention,
+    Cache,
+    Initializer,
+    Layer,
+    Stack,
+    causal,
+    layer_norm,
+)
 from m4m_jax.models.system import System
 
 Memory = tuple[Array, Array]
@@ -38,9 +47,17 @@ def seq2seq_size(size: str, **changes) -> LMConfig:
 class DecoderLayer(Layer):
     """A layer that attends to encoded steps between its self-attention and feed-forward parts."""
 
-    def __init__(self, width: int, heads: int, ffn: int, *, rngs: nnx.Rngs):
-        super().__init__(width, heads, ffn, rngs=rngs)
-        self.cross_attention = Attention(width, heads, rngs=rngs)
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        ffn: int,
+        *,
+        kernel_init: Initializer = NORMAL,
+        rngs: nnx.Rngs,
+    ):
+        super().__init__(width, heads, ffn, kernel_init=kernel_init, rngs=rngs)
+        self.cross_attention = Attention(width, heads, kernel_init=kernel_init, rngs=rngs)
         self.cross_norm = layer_norm(width, rngs)
 
     def decode(

@@ -200,6 +200,7 @@ class Feed:
             vocabulary=by_name(config.vocabulary),
             train=train,
             num_batches=config.validation_batches,
+            pitch_shift=config.pitch_shift,
             pad_short=config.pad_short,
             host=jax.process_index(),
             hosts=jax.process_count(),
