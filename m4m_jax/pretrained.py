@@ -34,6 +34,8 @@ from m4m_jax.models.system import System
 from m4m_jax.sampling import sampler, songs
 
 METRIC = "validation_nll"
+FILE_SIZE = 16 * 2**20
+"""Bytes of a file of arrays in a saved model, about."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -162,7 +164,9 @@ def save_arrays(arrays: Mapping[str, Any], card: Card, path: epath.PathLike) -> 
     with atomic_path(path) as temporary:
         temporary.mkdir(parents=True)
         with step_manager(temporary) as manager:
-            manager.save(0, args=ocp.args.Composite(model=ocp.args.StandardSave(arrays)))
+            # Until a file is full it is kept in memory.
+            saved = ocp.args.PyTreeSave(dict(arrays), ocdbt_target_data_file_size=FILE_SIZE)
+            manager.save(0, args=ocp.args.Composite(model=saved))
         write_card(card, temporary)
 
 

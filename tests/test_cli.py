@@ -76,6 +76,12 @@ HELP = {
     ("data", "build"): ["--source", "--data-dir", "--name", "--workers", "--time-limit"],
     ("train",): ["--out", "--data-dir"],
     ("generate",): ["--model", "--samples", "--temperature", "--top-k", "--top-p", "--plot"],
+    ("convert", "to-flax"): ["--out", "--base", "--reference-base", "--task", "--max-notes"],
+    ("convert", "to-torch"): ["--out"],
+    ("convert", "to-safetensors"): ["--out"],
+    ("convert", "to-peft"): ["--out"],
+    ("convert", "inspect"): [],
+    ("convert", "verify"): ["--base", "--midi", "--steps", "--task", "--max-notes"],
     ("quickstart",): ["--out"],
 }
 
@@ -109,7 +115,7 @@ def commands_in(path: Path) -> list[str]:
 def test_documented_commands_have_these_options(help_texts, path):
     for line in commands_in(path):
         words = line.split()[1:]
-        command = tuple(words[: 2 if words[0] == "data" else 1])
+        command = tuple(words[: 2 if words[0] in ("data", "convert") else 1])
         if command not in help_texts:
             assert command[0] in {name[0] for name in help_texts}, line
             continue

@@ -42,8 +42,9 @@ def to_flax(
     file = foreign.open_weights(path)
     given = [name_base(base, out) for base in bases]
     card = foreign.card_of(file, given, task, max_notes)
-    places = foreign.places_of(file, card)
-    pretrained.save_arrays(dict(parameters_of(file.tensors, places)), card, out)
+    arrays = foreign.read_arrays(file, card)
+    del file  # and with it the pages of the file that are in memory
+    pretrained.save_arrays(arrays, card, out)
     return card
 
 

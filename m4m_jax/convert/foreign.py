@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from etils import epath
 from flax import nnx
+from jax import Array
 
 from m4m_jax.convert import recognize
 from m4m_jax.convert.checkpoint import read_checkpoint
@@ -96,9 +97,10 @@ def _on_bases(file: WeightsFile, card: Card, bases: Sequence[Given]) -> Card:
     for name, given in zip(names, bases, strict=True):
         wanted = getattr(card, name).fingerprint
         if given.base.fingerprint != wanted:
+            other = given.base.path or "the given one"
             raise M4MError(
-                f"{file.path} was trained on another base than {given.base.path or 'the given one'}: the "
-                f"fingerprint of its base is {wanted[:12]}; name the right one"
+                f"{file.path} was trained on another base than {other}: the fingerprint of its "
+                f"base is {wanted[:12]}; name the right one"
             )
     return card.model_copy(update=dict(zip(names, (given.base for given in bases), strict=True)))
 
@@ -111,6 +113,12 @@ def places_of(file: WeightsFile, card: Card) -> list[Place]:
     return match(file.tensors.shapes, wanted, TABLES[card.system], file.path)
 
 
+def read_arrays(file: WeightsFile, card: Card) -> dict[str, Array]:
+    """The saved parameters of a file's model by name, copied out of it one at a time."""
+    places = places_of(file, card)
+    return {name: jnp.array(value) for name, value in parameters_of(file.tensors, places)}
+
+
 def load_system(
     file: WeightsFile, card: Card, lms: Sequence[LM] = (), *, dtype: jnp.dtype = jnp.float32
 ) -> System:
@@ -118,8 +126,6 @@ def load_system(
 
     dtype: of the parameters and so of the arithmetic.
     """
-    places = places_of(file, card)
-    # Copies: what is on disk may change.
-    arrays = {name: jnp.array(value) for name, value in parameters_of(file.tensors, places)}
+    arrays = read_arrays(file, card)
     graph, state = nnx.split(cards.assemble(cards.skeleton(card), arrays, lms))
     return nnx.merge(graph, parameters.cast(state, dtype))

@@ -57,6 +57,11 @@ def read_peft(path: epath.PathLike) -> WeightsFile:
     config = _read_config(folder / CONFIG)
     updates = read_safetensors(folder / UPDATES).tensors
     rest = read_safetensors(folder / LINKS)
+    lora = None if rest.card is None else getattr(rest.card.adapter, "lora", None)
+    if lora is not None and lora.alpha != config["lora_alpha"]:
+        raise M4MError(
+            f"{folder} has alpha {config['lora_alpha']} in {CONFIG} and {lora.alpha} in {LINKS}"
+        )
     names = {_full_name(name): name for name in updates}
     shapes = {full: updates.shapes[name] for full, name in names.items()}
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 import re
 from collections.abc import Mapping
@@ -20,7 +19,7 @@ from m4m_jax.models.lora import LoRAConfig
 from m4m_jax.models.self_attentive import SelfConfig
 from m4m_jax.music.compression import Compression
 from m4m_jax.music.simunote import PLAIN, VELOCITY
-from m4m_jax.music.tasks import UNKNOWN, Task, get_task
+from m4m_jax.music.tasks import TASKS, UNKNOWN, Task, get_task
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -75,7 +74,7 @@ def lm_config(shapes: Shapes, where: str, prefix: str = "") -> LMConfig:
     width = size("global_sos", 0, 64)
     table = "embed_positions.weight"
     heads, local_heads = (
-        _heads(width, size(f"{stack}.{table}", 1, 64), f"{where}: {prefix}{stack}.{table}")
+        _heads(width, size(f"{stack}.{table}", 1, width), f"{where}: {prefix}{stack}.{table}")
         for stack in ("model", "local_encoder")
     )
     up = "layer.0.intermediate.dense.weight"
@@ -190,11 +189,9 @@ def told_task(name: Any) -> Task | None:
     """The task that the public implementation calls so, as far as it can be told."""
     if not isinstance(name, str):
         return None
+    if name in TASKS:
+        return TASKS[name]
     words = re.sub(r"[^a-z]+", "_", name.lower())
-    if exact := difflib.get_close_matches(
-        words.replace("_", "-"), [t for _, t in TASK_WORDS], 1, 1
-    ):
-        return get_task(exact[0])
     for pattern, task in TASK_WORDS:
         if re.search(pattern, words):
             return get_task(task)

@@ -93,9 +93,18 @@ def lora(torch: str, flax: str) -> list[Rule]:
     ]
 
 
+FOUNDATION = foundation("", "")
+
 LORA = lora(LORA_PREFIX, "base")
 
-FOUNDATION = foundation("", "")
+TUNED = foundation(f"{LORA_PREFIX}.", "base.")
+"""The language model itself, where it was tuned together with its adapter."""
+
+READER = [
+    *lora(READER_PREFIX, "reference_base"),
+    *foundation(f"{READER_PREFIX}.", "reference_base."),
+]
+"""The same of a second language model."""
 
 MASK = Rule("masked_embedding", "masked_embedding", "drop", (0, 1))
 """The vector that stands for hidden steps."""
@@ -112,7 +121,8 @@ LINKS = {
 CROSS = [
     MASK,
     *LORA,
-    *lora(READER_PREFIX, "reference_base"),
+    *TUNED,
+    *READER,
     Rule("masked_reference", "masked_reference", "drop", (0, 1)),
     Rule("yinyang_attn.{i}.gates", "links.{i}.gate"),
     *chain.from_iterable(
@@ -121,10 +131,11 @@ CROSS = [
     ),
 ]
 
-SELF = [MASK, *LORA, Rule("sentence_embedding", "stream_vectors")]
+SELF = [MASK, *LORA, *TUNED, Rule("sentence_embedding", "stream_vectors")]
 
 COCO_MULLA = [
     MASK,
+    *TUNED,
     Rule("h0p", "prefix", "drop", (0,)),
     Rule("z_pos", "prefix_positions", "drop", (1,)),
     Rule("gates", "gates"),

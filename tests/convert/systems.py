@@ -13,7 +13,7 @@ from m4m_jax.bench.torch_lm import FoundationLM, Size, System
 from m4m_jax.music.simunote import PLAIN
 from tests.golden import values
 
-SMALL = Size(96, 4, 4, 160, local_layers=2, local_heads=2, local_ffn=112)
+SMALL = Size(96, 4, 4, 160, local_layers=1, local_heads=2, local_ffn=112)
 SMALL_SEQ2SEQ = Size(64, 2, 4, 96, 1, 4, 96)
 
 LINKED = {
