@@ -8,8 +8,10 @@ import pydantic
 import pytest
 import yaml
 
+from m4m_jax import config
 from m4m_jax.config import Config, load_config, make_config, run_name
 from m4m_jax.errors import M4MError
+from m4m_jax.models import card as cards
 from m4m_jax.models.lm import PRESETS
 from m4m_jax.music.tasks import TASKS
 
@@ -113,6 +115,11 @@ def test_each_system_has_its_own_options(file):
     assert "adapter is one of system cross, not self" in message
     message = refused(file, "system=cross", "base=lm", "adapter={width: 30, heads: 4}")
     assert "adapter: width 30 does not divide into 4 heads" in message
+
+
+def test_all_systems_are_known():
+    assert set(cards.SYSTEMS) == set(config.SYSTEMS)
+    assert set(cards.ADAPTERS) == set(config.ADAPTERS)
 
 
 def test_bases(file):
@@ -245,8 +252,23 @@ def test_shipped_configurations_load(path):
         assert "needs base=DIR" in refused(path)
 
 
-def test_there_are_shipped_configurations():
-    assert len(SHIPPED) >= 2
+ADAPTERS = [p for p in SHIPPED if yaml.safe_load(p.read_text())["system"] == "cross"]
+STEPS = {"cross": 60_000, "self": 60_000, "coco-mulla": 40_000, "seq2seq": 200_000}
+
+
+@pytest.mark.parametrize("system", STEPS)
+@pytest.mark.parametrize("path", ADAPTERS, ids=lambda p: p.stem)
+def test_systems_are_overrides(path, system):
+    chosen = [f"system={system}", *([] if system == "seq2seq" else ["base=x"])]
+    config = load_config(path, chosen)
+    assert (config.system, config.steps) == (system, STEPS[system])
+    small = load_config(path, [*chosen, "preset=small"])
+    assert (small.system, small.steps) == (system, 600)
+    assert small.size == ("tiny" if system == "seq2seq" else None)
+
+
+def test_every_task_has_a_configuration():
+    assert {yaml.safe_load(p.read_text())["task"] for p in SHIPPED} == set(TASKS)
 
 
 def test_made_of_plain_values():

@@ -10,6 +10,7 @@ import yaml
 
 from m4m_jax import generation, pretrained
 from m4m_jax.config import load_config
+from m4m_jax.models import seq2seq
 from m4m_jax.music import (
     PLAIN,
     TASKS,
@@ -21,6 +22,7 @@ from m4m_jax.music import (
     to_tokens,
 )
 from m4m_jax.training.run import run
+from tests.models.small import MICRO
 from tests.training import band, runs
 
 pytestmark = [
@@ -69,10 +71,6 @@ def base(data, tmp_path_factory, quick_compile, shared_compilations):
     return path
 
 
-def test_every_task_has_a_configuration():
-    assert {fields["task"] for fields in FIELDS.values()} == set(TASKS)
-
-
 @pytest.mark.parametrize("name", CONFIGS)
 def test_shipped_configurations_train(name, data, base, tmp_path):
     own = ["size=micro"] if FIELDS[name]["system"] == "lm" else [f"base={base}", LINKS]
@@ -80,6 +78,19 @@ def test_shipped_configurations_train(name, data, base, tmp_path):
     task, card = TASKS[config.task], model.card
     assert (card.task, card.reference, card.target) == (task.name, task.reference, task.target)
     assert (card.max_notes, card.dedup) == (config.max_notes or task.max_notes, task.dedup)
+
+
+@pytest.mark.parametrize("system", ["self", "coco-mulla", "seq2seq"])
+def test_systems_train_on_a_shipped_configuration(system, data, base, tmp_path, monkeypatch):
+    monkeypatch.setitem(seq2seq.SIZES, "tiny", MICRO)
+    own = {
+        "self": [f"base={base}", "adapter={lora_rank: 2}"],
+        "coco-mulla": [f"base={base}", "adapter={steps: 16}"],
+        "seq2seq": [],
+    }[system]
+    name = "los_angeles_others_to_drums"
+    _, model = trained(name, data, tmp_path / "run", f"system={system}", *own)
+    assert (model.card.system, model.card.task) == (system, "others-to-drums")
 
 
 def test_a_compressed_reference_from_training_to_midi(data, base, tmp_path):
