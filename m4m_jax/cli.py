@@ -212,10 +212,8 @@ def generate(
     out: Annotated[
         str, typer.Option("--out", "-o", metavar="FILE", help="The MIDI file to write.")
     ],
-    base: Annotated[
-        str | None,
-        typer.Option(metavar="DIR", help="The adapter's language model (default: as it names)."),
-    ] = None,
+    base: BasePath = None,
+    reference_base: ReferenceBase = None,
     reference: Annotated[
         str | None, typer.Option(metavar="PART", help="Part that is read (default: the task's).")
     ] = None,
@@ -255,7 +253,7 @@ def generate(
     from m4m_jax import generation, pretrained
 
     written = generation.generate(
-        pretrained.load(model, base),
+        pretrained.load(model, _bases(base, reference_base)[::-1] or None),
         song,
         task,
         name=file,

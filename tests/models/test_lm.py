@@ -14,7 +14,7 @@ from m4m_jax.models.noise import Noise
 from m4m_jax.models.parameters import cast, count
 from m4m_jax.music.simunote import PLAIN, VELOCITY
 from tests.models.conftest import random_rows
-from tests.models.small import CONFIG, batch_of, small_cross, small_lm
+from tests.models.small import CONFIG, batch_of, small_cross, small_lm, small_system
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 
@@ -119,7 +119,8 @@ def test_nll_sums_to_the_loss():
 
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float32])
 def test_arithmetic_is_in_the_precision_of_the_parameters(dtype):
-    for system in (small_lm(), small_cross()):
+    linked = (small_system(name) for name in ("self", "coco-mulla", "seq2seq"))
+    for system in (small_lm(), small_cross(), *linked):
         graph, state = nnx.split(system)
         system = nnx.merge(graph, cast(state, dtype))
         noise = Noise(jax.random.key(0), 0.1, 0.1, 0.1)
@@ -129,5 +130,9 @@ def test_arithmetic_is_in_the_precision_of_the_parameters(dtype):
 
         found = nnx.eval_shape(shapes, system, batch_of(), noise)
         assert {x.dtype for x in found} == {jnp.dtype(dtype)}
-        carry = nnx.eval_shape(lambda s, b: s.start(s.lm.encode(b.rows), 96, 4), system, batch_of())
-        assert carry[0].dtype == dtype
+
+        def first_state(system, batch):
+            reference = system.lm.encode(batch.rows[0][batch.reference[0]])
+            return system.start(system.prepare(reference, 8), 2, 4)[0]
+
+        assert nnx.eval_shape(first_state, system, batch_of()).dtype == dtype

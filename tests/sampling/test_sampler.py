@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -19,7 +21,7 @@ from m4m_jax.sampling.sampler import (
 )
 from m4m_jax.sampling.songs import empty_rows, fill, write_song
 from tests.models.conftest import random_rows
-from tests.models.small import MICRO, packed, small_cross, small_lm
+from tests.models.small import MICRO, packed, small_cross, small_lm, small_system
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 
@@ -40,6 +42,27 @@ def cross() -> System:
     for link in system.links:
         link.gate[...] = jnp.full(1, 4.0)  # so that references count
     return system
+
+
+@pytest.fixture(scope="module")
+def pair() -> System:
+    """A cross-attentive adapter whose reference is read by another language model."""
+    return small_system("cross", 3, MICRO, dataclasses.replace(MICRO, width=48, layers=2, heads=3))
+
+
+@pytest.fixture(scope="module")
+def self_attentive() -> System:
+    return small_system("self", 3, MICRO)
+
+
+@pytest.fixture(scope="module")
+def coco_mulla() -> System:
+    return small_system("coco-mulla", 3, MICRO)
+
+
+@pytest.fixture(scope="module")
+def seq2seq() -> System:
+    return small_system("seq2seq", 3, MICRO)
 
 
 @nnx.jit
@@ -79,15 +102,26 @@ def write(
     )
 
 
-@pytest.mark.parametrize("kind", ["lm", "cross"])
-@pytest.mark.parametrize("given", [0, 4])
+@pytest.mark.parametrize(
+    ("kind", "given"),
+    [
+        ("lm", 0),
+        ("lm", 4),
+        ("cross", 0),
+        ("cross", 4),
+        ("pair", 0),
+        ("self_attentive", 4),
+        ("coco_mulla", 4),
+        ("seq2seq", 4),
+    ],
+)
 def test_greedy_takes_the_likeliest_token_of_the_packed_pass(kind, given, request):
     """The caches of all stacks hold what a pass over the whole window computes."""
     system = request.getfixturevalue(kind)
     prompt = random_rows(9, 1, given, NOTES) if given else None
     rows = write(system, prompt=prompt)
     assert rows.shape == (1, WINDOW, 2 * NOTES)
-    logits = logits_of(system, rows, REFERENCE if kind == "cross" else None)[0]
+    logits = logits_of(system, rows, None if kind == "lm" else REFERENCE)[0]
     places = np.where(FORM[np.arange(2 * NOTES) % 2], logits, -np.inf)
     best = places.max(axis=-1)
     chosen = np.take_along_axis(places, rows[0][..., None], axis=-1)[..., 0]
