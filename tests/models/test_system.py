@@ -25,8 +25,9 @@ ONE_LAYER = dataclasses.replace(CONFIG, width=16, layers=1, ffn=24, local_ffn=24
 
 def direct_loss(system: System, target: jax.Array, reference: jax.Array | None) -> jax.Array:
     """The loss of token rows [B, T, 2N] without packing, table of rows, or chunks."""
-    lm = system.lm
-    read = None if reference is None else lm.encode(reference)
+    lm, read = system.lm, None
+    if reference is not None:
+        read = system.prepare(lm.encode(reference), reference.shape[-1])
     states = system.target_states(lm.encode(target), read)  # [B, T, D]
     before = lm.embedding(target[..., :-1])
     h = jnp.concatenate([states[..., None, :], before], axis=-2)  # [B, T, 2N, D]
