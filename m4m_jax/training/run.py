@@ -117,13 +117,13 @@ def _check_fit(config: Config, sizes: LMConfig, base: str | None = None) -> None
         )
     if base is None:
         return
-    wanted = {"vocabulary": config.vocabulary, "encoder": config.encoder}
-    for key, value in wanted.items():
-        if value not in (None, getattr(sizes, key)):
-            raise M4MError(
-                f"base={base} has the {key} {getattr(sizes, key)}, not {value}; "
-                f"set {key}={getattr(sizes, key)}"
-            )
+    if config.vocabulary != sizes.vocabulary:
+        raise M4MError(
+            f"base={base} reads the {sizes.vocabulary} vocabulary; "
+            f"set vocabulary={sizes.vocabulary}"
+        )
+    if config.encoder not in (None, sizes.encoder):
+        raise M4MError(f"base={base} has the {sizes.encoder} encoder; leave encoder out")
     if config.size is not None:
         named = preset(config.size, vocabulary=sizes.vocabulary, encoder=sizes.encoder)
         if named != sizes:
