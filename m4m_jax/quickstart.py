@@ -50,7 +50,14 @@ ADAPTER = COMMON | {
     "system": "cross",
     "task": TASK,
     "steps": 600,
-    "adapter": {"n_skip": 1, "width": 128, "gate": 1.0},
+    "adapter": {
+        "n_skip": 1,
+        "width": 128,
+        "gate": 1.0,
+        "lora_rank": 32,
+        "lora_alpha": 64.0,
+        "lora_targets": ["query", "key", "value", "output"],
+    },
 }
 
 
