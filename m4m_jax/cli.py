@@ -208,7 +208,9 @@ def generate(
         ),
     ],
     file: MidiFile,
-    model: Annotated[str, typer.Option(metavar="DIR", help="A model's or a run's directory.")],
+    model: Annotated[
+        str, typer.Option(metavar="DIR", help="A model's or a run's directory, or PyTorch weights.")
+    ],
     out: Annotated[
         str, typer.Option("--out", "-o", metavar="FILE", help="The MIDI file to write.")
     ],

@@ -50,9 +50,6 @@ class _Fields:
     def __setstate__(self, state: Any) -> None:
         self.fields = state
 
-    def plain(self) -> Any:
-        return plain(getattr(self, "fields", {}))
-
 
 class _NumpyType:
     """Stands in for numpy.dtype, of numbers only."""
@@ -101,16 +98,22 @@ STAND_INS: list[tuple[Any, str]] = [
 """What stands in for the types, by name, that hyper-parameters are known to hold: data alone."""
 
 
-def plain(value: Any) -> Any:
+DEPTH = 12
+"""How deep hyper-parameters may be nested: a pickle may hold a list that holds itself."""
+
+
+def plain(value: Any, depth: int = DEPTH) -> Any:
     """A value of nothing but dicts, lists, strings, numbers and None; all else as its text."""
     if value is None or isinstance(value, bool | int | float | str):
         return value
+    if not depth:
+        raise M4MError("its hyper_parameters are nested too deep")
     if isinstance(value, _Fields):
-        return value.plain()
+        return plain(getattr(value, "fields", {}), depth - 1)
     if isinstance(value, Mapping):
-        return {str(key): plain(part) for key, part in value.items()}
+        return {str(key): plain(part, depth - 1) for key, part in value.items()}
     if isinstance(value, list | tuple | set):
-        return [plain(part) for part in value]
+        return [plain(part, depth - 1) for part in value]
     return str(value)
 
 
@@ -128,7 +131,11 @@ def read_checkpoint(path: epath.PathLike) -> WeightsFile:
         raise M4MError(f"{where} is not a Lightning checkpoint: it holds no state_dict")
     state = {str(name): value for name, value in content["state_dict"].items()}
     _check_tensors(state, where)
-    card, hyper = content.get(CARD), plain(content.get("hyper_parameters") or {})
+    card = content.get(CARD)
+    try:
+        hyper = plain(content.get("hyper_parameters") or {})
+    except M4MError as error:
+        raise M4MError(f"{where} is refused: {error}") from error
     return WeightsFile(
         where,
         Tensors(

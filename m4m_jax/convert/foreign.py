@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -70,6 +71,7 @@ def card_of(
         said = about if task is not None else {"max_notes": max_notes} if max_notes else {}
         card = file.card.model_copy(update=said)
         _check_bases(file, card.system, len(card.bases), bases)
+        _check_card(file, card)
         return _on_bases(file, card, bases)
     system = recognize.system_of(file)
     _check_bases(file, system, int(system in cards.ADAPTERS), bases)
@@ -91,6 +93,18 @@ def _check_bases(file: WeightsFile, system: str, wanted: int, bases: Sequence[Gi
         raise M4MError(f"{file.path} is a {system} adapter; name {what} with base")
 
 
+def _check_card(file: WeightsFile, card: Card) -> None:
+    """M4MError where a file's card is not of its tensors: what it says is not built before."""
+    system = recognize.system_of(file)
+    sizes = card.lm
+    if system not in cards.ADAPTERS:
+        prefix = "wrapped_model." if system == "seq2seq" else ""
+        sizes = recognize.lm_config(file.tensors.shapes, file.path, prefix)
+        sizes = dataclasses.replace(sizes, encoder=card.lm.encoder)
+    if (system, sizes) != (card.system, card.lm):
+        raise M4MError(f"{file.path}: its card describes another model than its tensors are of")
+
+
 def _on_bases(file: WeightsFile, card: Card, bases: Sequence[Given]) -> Card:
     """The card with its bases named as they were given, if they are the right ones."""
     names = ("base", "reference_base")[: len(bases)]
@@ -102,7 +116,9 @@ def _on_bases(file: WeightsFile, card: Card, bases: Sequence[Given]) -> Card:
                 f"{file.path} was trained on another base than {other}: the fingerprint of its "
                 f"base is {wanted[:12]}; name the right one"
             )
-    return card.model_copy(update=dict(zip(names, (given.base for given in bases), strict=True)))
+    named: dict[str, Any] = dict(zip(names, (given.base for given in bases), strict=True))
+    sizes = dict(zip(("lm", "reference_lm"), (given.lm for given in bases), strict=False))
+    return card.model_copy(update=named | sizes)
 
 
 def places_of(file: WeightsFile, card: Card) -> list[Place]:

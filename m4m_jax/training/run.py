@@ -249,12 +249,10 @@ def settle(config: Config, card: Card, path: epath.Path) -> None:
 
     That is one of another configuration, or of a base that has changed since.
     """
-    text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
-    file = path / "config.yaml"
+    file, now = path / "config.yaml", config.model_dump(mode="json")
     if file.exists():
-        before = yaml.safe_load(file.read_text())
-        now = yaml.safe_load(text)
-        differ = [k for k in now if k not in ("steps", "every", "keep") and before.get(k) != now[k]]
+        before = load_config(file).model_dump(mode="json")
+        differ = [k for k in now if k not in ("steps", "every", "keep") and before[k] != now[k]]
         if differ:
             raise M4MError(
                 f"{path} holds a run with another {', '.join(differ)}; name a new directory with -o"
@@ -268,7 +266,7 @@ def settle(config: Config, card: Card, path: epath.Path) -> None:
     path.mkdir(parents=True, exist_ok=True)
     pretrained.write_card(card, path)
     with atomic_path(file) as temporary:
-        temporary.write_text(text)
+        temporary.write_text(yaml.safe_dump(now, sort_keys=False))
 
 
 def run(config: Config, path: epath.PathLike, data_dir: epath.PathLike | None = None) -> Result:

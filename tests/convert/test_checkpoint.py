@@ -101,6 +101,13 @@ def test_a_namespace_may_be_all_of_them(tmp_path):
     }
 
 
+def test_hyper_parameters_that_hold_themselves_are_refused(tmp_path):
+    endless: list = []
+    endless.append(endless)
+    path = saved(tmp_path / "x.ckpt", hyper_parameters={"x": endless})
+    assert "nested too deep" in refused(path)
+
+
 def test_what_else_lightning_keeps_is_passed_over(tmp_path):
     path = saved(
         tmp_path / "x.ckpt",

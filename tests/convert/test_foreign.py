@@ -20,6 +20,7 @@ from m4m_jax.bench.torch_lm import Size, sines
 from m4m_jax.bench.torch_systems import CrossAttentive, SelfAttentive
 from m4m_jax.convert import commands, foreign, recognize
 from m4m_jax.convert.checkpoint import read_checkpoint, write_checkpoint
+from m4m_jax.convert.safetensors_file import write_safetensors
 from m4m_jax.convert.weights_file import Tensors, WeightsFile
 from m4m_jax.data.packing import pack, unpack
 from m4m_jax.errors import M4MError
@@ -301,6 +302,19 @@ def test_the_fingerprint_in_a_card_is_held_to(place, tmp_path):
     message = refused(m4m_jax.load, tmp_path / "x.safetensors", place / "other.ckpt")
     assert "was trained on another base" in message
     assert "name its language model with base" in refused(m4m_jax.load, tmp_path / "x.safetensors")
+
+
+def test_a_card_of_another_model_is_refused(place, tmp_path):
+    commands.to_flax(place / "base.ckpt", tmp_path / "dir")
+    tensors = read_checkpoint(place / "base.ckpt").tensors
+    card = m4m_jax.load(tmp_path / "dir").card
+    for odd in ({"layers": 10**9}, {"positions": 10**12}):
+        lm = dataclasses.replace(card.lm, **odd)
+        write_safetensors(
+            tmp_path / "x.safetensors", tensors.items(), card.model_copy(update={"lm": lm})
+        )
+        message = refused(m4m_jax.load, tmp_path / "x.safetensors")
+        assert "its card describes another model" in message
 
 
 @pytest.mark.parametrize("content", [b"", b"MThd", b"\xff" * 100, (8).to_bytes(8, "little")])
