@@ -16,7 +16,7 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from m4m_jax import datasets, pretrained
-from m4m_jax.config import CocoMulla, Config, SelfAttentive
+from m4m_jax.config import CocoMulla, Config, SelfAttentive, load_config
 from m4m_jax.data import packing, pipeline
 from m4m_jax.data.packing import PackedBatch
 from m4m_jax.errors import M4MError
