@@ -138,15 +138,24 @@ def _start_data() -> None:
 @data_app.command("build")
 def data_build(
     name: Annotated[
-        str, typer.Argument(metavar="NAME", help="bach_chorales, nottingham or midi_folder.")
+        str,
+        typer.Argument(
+            metavar="NAME",
+            help="bach_chorales, nottingham, pop909_cl, rwc_pop, los_angeles, lakh or midi_folder.",
+        ),
     ],
     source: Annotated[
-        str | None, typer.Option(metavar="DIR", help="Folder with the songs.")
+        str | None,
+        typer.Option(metavar="DIR", help="Folder with the songs, or a .zip or .tar of it."),
     ] = None,
     data_dir: DataDir = None,
     config: Annotated[
         str | None,
-        typer.Option("--name", metavar="NAME", help="A name of your own for a midi_folder."),
+        typer.Option(
+            "--name",
+            metavar="NAME",
+            help="Of a midi_folder: your own; of los_angeles: first_N; of pop909_cl: analysis.",
+        ),
     ] = None,
     workers: Annotated[
         int | None, typer.Option(min=1, help="Processes that read files (default: all cores).")

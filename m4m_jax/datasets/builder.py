@@ -46,19 +46,32 @@ class SongBuilder(tfds.core.GeneratorBasedBuilder):
     # Nothing is downloaded, so there are no checksums to look for.
     url_infos = None
 
-    def __init__(self, *, source: epath.PathLike | None = None, **kwargs: Any):
+    def __init__(self, *, source: epath.PathLike | None = None, config: Any = None, **kwargs: Any):
         """Make a builder.
 
         Args:
             source: a local copy of the songs; `None` for `DownloadConfig.manual_dir`, or for what
                 the builder knows by itself.
+            config: what `make_config` makes, or its name.
             **kwargs: as for `tfds.core.GeneratorBasedBuilder`.
         """
         self._source = None if source is None else epath.Path(source).expanduser()
         self._songs: dict[str, list[record.Song]] | None = None
         self.report: Report | None = None
         kwargs.setdefault("file_format", "array_record")
-        super().__init__(**kwargs)
+        if isinstance(config, str):
+            config = self.make_config(config)
+        super().__init__(config=config, **kwargs)
+
+    @classmethod
+    def make_config(cls, name: str, *, quality: bool = True) -> tfds.core.BuilderConfig:
+        """Return the configuration of a name, for builders that have several.
+
+        Args:
+            name: what follows the data set's name after a slash.
+            quality: whether songs must pass the quality filter, where that can be chosen.
+        """
+        return tfds.core.BuilderConfig(name=name)
 
     @abc.abstractmethod
     def source_files(self, folder: epath.Path | None) -> Source:

@@ -29,10 +29,17 @@ class Rejected(M4MError):  # noqa: N818
 
 @dataclass(frozen=True)
 class Reading:
-    """What reading one file gave: its notes, and what to know of them (kind -> detail)."""
+    """What reading one file gave.
+
+    Attributes:
+        table: its notes.
+        notices: what to know of them, kind -> detail.
+        content: the `content_hash` of the song alone, where the table also has labels as notes.
+    """
 
     table: NoteTable
     notices: dict[str, str] = field(default_factory=dict)
+    content: str | None = None
 
 
 def split_by_content(song: Song) -> str:
@@ -149,7 +156,8 @@ class _Parse:
 
     def __call__(self, name: str) -> tuple[Song, dict[str, str]]:
         reading = self.read(name)
-        song = Song(name, content_hash(reading.table), reading.table)
+        content = reading.content or content_hash(reading.table)
+        song = Song(name, content, reading.table)
         return song, reading.notices
 
 

@@ -23,9 +23,18 @@ from m4m_jax.datasets.record import Song
 from m4m_jax.errors import M4MError
 from m4m_jax.music.notes import NoteTable
 
+NAMES = (
+    *("bach_chorales", "nottingham", "midi_folder"),
+    *("pop909_cl", "rwc_pop", "los_angeles", "lakh"),
+)
+_NEED_SOURCE = NAMES[1:]
+# What may follow a data set's name after a slash: a pattern, and what it says.
+_CONFIGS = {
+    "midi_folder": (r"[A-Za-z0-9_-]+", "a name of letters, digits, _ and -"),
+    "pop909_cl": (r"analysis", "analysis"),
+    "los_angeles": (r"first_[1-9][0-9]*", "first_N, such as first_50000"),
+}
 # Data sets of folders take a name of their own, as in midi_folder/NAME.
-NAMES = ("bach_chorales", "nottingham", "midi_folder")
-_NEED_SOURCE = ("nottingham", "midi_folder")
 _NAMED = ("midi_folder",)
 _DEFAULT_CONFIG = "default"
 
@@ -139,8 +148,9 @@ def build(
     entered in the report, which is also in the data set's folder as `report.json`.
 
     Args:
-        name: `bach_chorales`, `nottingham`, or `midi_folder/NAME` with a NAME of your own
-            (`midi_folder` alone means `midi_folder/default`).
+        name: one of `NAMES`. `midi_folder/NAME` has a NAME of your own (`midi_folder` alone means
+            `midi_folder/default`); `los_angeles/first_N` takes only the first N files by name;
+            `pop909_cl/analysis` has beats too, laid out as `rwc_pop` is.
         source: the folder with the songs; `bach_chorales` has its own.
         data_dir: where data sets live; TFDS's default when `None`.
         workers: processes to read files with; as many as there are cores when `None`. The records
@@ -230,13 +240,13 @@ def _parse(name: str) -> tuple[str, str | None]:
         near = difflib.get_close_matches(base, NAMES, n=1)
         hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(NAMES)}"
         raise M4MError(f"no data set {base!r}; {hint}")
-    if base not in _NAMED:
-        if slash:
-            raise M4MError(f"{base} takes no name of its own, and {config!r} was given")
-        return base, None
-    config = config if slash else _DEFAULT_CONFIG
-    if not re.fullmatch(r"[A-Za-z0-9_-]+", config):
-        raise M4MError(f"{name!r}: the name after the slash may have letters, digits, _ and -")
+    if not slash:
+        return base, _DEFAULT_CONFIG if base in _NAMED else None
+    if base not in _CONFIGS:
+        raise M4MError(f"{base} takes no name of its own, and {config!r} was given")
+    pattern, words = _CONFIGS[base]
+    if not re.fullmatch(pattern, config):
+        raise M4MError(f"{name!r}: after {base}/ there can be {words}")
     return base, config
 
 
@@ -250,7 +260,7 @@ def _builder(
     module = importlib.import_module(f"m4m_jax.datasets.{base}.{base}_dataset_builder")
     arguments: dict[str, Any] = {"source": source, "data_dir": data_dir}
     if config is not None:
-        arguments["config"] = module.MidiFolderConfig(name=config, quality=quality)
+        arguments["config"] = module.Builder.make_config(config, quality=quality)
     with _quiet():
         return module.Builder(**arguments)
 

@@ -229,6 +229,9 @@ def test_nothing_to_build_from(tmp_path):
         ("midi_folder/a/b", "letters, digits"),
         ("midi_folder/..", "letters, digits"),
         ("nottingham/mine", "takes no name"),
+        ("los_angeles/first", "first_N, such as first_50000"),
+        ("los_angeles/first_0", "first_N"),
+        ("pop909_cl/mine", "after pop909_cl/ there can be analysis"),
         ("xyz", "there are bach_chorales, nottingham, midi_folder"),
     ],
 )

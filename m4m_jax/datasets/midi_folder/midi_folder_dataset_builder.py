@@ -32,11 +32,14 @@ class Builder(SongBuilder):
     MANUAL_DOWNLOAD_INSTRUCTIONS = "Any folder with MIDI files (.mid, .midi) in it or below it."
     LICENSE = "That of the files in the folder."
 
-    def __init__(self, *, config: Any = "default", **kwargs: Any):
+    def __init__(self, *, config: Any = None, **kwargs: Any):
         """Make a builder; `config` is a `MidiFolderConfig` or its name."""
-        if isinstance(config, str) or config is None:
-            config = MidiFolderConfig(name=config or "default")
-        super().__init__(config=config, **kwargs)
+        super().__init__(config=config or "default", **kwargs)
+
+    @classmethod
+    def make_config(cls, name: str, *, quality: bool = True) -> MidiFolderConfig:
+        """Return the configuration of a folder's name."""
+        return MidiFolderConfig(name=name, quality=quality)
 
     def source_files(self, folder: epath.Path | None) -> Source:
         """Return all MIDI files below the folder."""
