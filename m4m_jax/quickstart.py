@@ -41,15 +41,15 @@ COMMON = {
     # Too few steps to overfit: dropout would only cost time.
     "dropout": 0.0,
     "lora_dropout": 0.0,
-    "every": {"log": 25, "validation": 200, "checkpoint": 200},
+    "every": {"log": 25, "validation": 150, "checkpoint": 150},
     "validation_batches": 4,
     "keep": 1,
 }
-LM = COMMON | {"system": "lm", "encoder": "masked", "task": "continuation", "steps": 600}
+LM = COMMON | {"system": "lm", "encoder": "masked", "task": "continuation", "steps": 450}
 ADAPTER = COMMON | {
     "system": "cross",
     "task": TASK,
-    "steps": 600,
+    "steps": 450,
     "adapter": {
         "n_skip": 1,
         "width": 128,

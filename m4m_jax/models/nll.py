@@ -61,10 +61,14 @@ def _forward(h: Any, kernel: Any, bias: Any, tokens: Any, weight: Any) -> tuple[
         total, d_kernel, d_bias = sums
         h, tokens, weight = part
         logits = h @ kernel + bias
-        wide = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
-        hits, top = _hits(wide, tokens), jax.nn.logsumexp(wide, axis=-1, keepdims=True)
-        nll = top[..., 0] - jnp.where(hits, wide, 0).sum(axis=-1)
-        d_logits = ((jnp.exp(wide - top) - hits) * weight[..., None]).astype(h.dtype)
+        logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
+        hits, top = _hits(logits, tokens), logits.max(axis=-1, keepdims=True)
+        # One exponential serves both the loss and its gradient.
+        shares = jnp.exp(logits - top)  # [S, C, P, V], up to their sum
+        whole = shares.sum(axis=-1, keepdims=True)
+        nll = (jnp.log(whole) + top)[..., 0] - jnp.where(hits, logits, 0).sum(axis=-1)
+        scale = weight[..., None]
+        d_logits = (shares * (scale / whole) - jnp.where(hits, scale, 0)).astype(h.dtype)
         if trained:
             d_kernel = d_kernel + jnp.einsum("...d,...v->dv", h, d_logits)
             d_bias = d_bias + d_logits.sum(axis=(0, 1, 2), dtype=d_bias.dtype)
