@@ -1,0 +1,1 @@
+"""The Lakh MIDI data set."""

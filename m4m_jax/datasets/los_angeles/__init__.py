@@ -1,0 +1,1 @@
+"""The Los Angeles MIDI data set."""
