@@ -8,6 +8,7 @@ all shards of a batch have one size, out of a few.
 
 from __future__ import annotations
 
+import bisect
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -63,38 +64,45 @@ class _Shard(NamedTuple):
 
 
 def distinct(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The distinct rows of `rows` [n, 2N], in a fixed order, and each row's index among them."""
-    weights = np.random.default_rng(0).integers(1, 2**63, rows.shape[1], np.uint64) | np.uint64(1)
-    digest = (rows.astype(np.uint64) * weights).sum(axis=1, dtype=np.uint64)
+    """The distinct rows of int32 `rows` [n, 2N], in a fixed order, and each row's index there."""
+    pairs = np.ascontiguousarray(rows, np.int32).view(np.uint64)  # two tokens each
+    weights = np.random.default_rng(0).integers(1, 2**63, pairs.shape[1], np.uint64)
+    digest = np.einsum("np,p->n", pairs, weights | np.uint64(1))
     _, first, index = np.unique(digest, return_index=True, return_inverse=True)
-    found = rows[first]
-    if (found[index] == rows).all():
-        return found, index
+    if np.array_equal(pairs[first].take(index, axis=0), pairs):
+        return rows[first], index
     return np.unique(rows, axis=0, return_inverse=True)  # two rows share a digest
 
 
 def _slots(lengths: np.ndarray) -> tuple[np.ndarray, int]:
     """Where each step's first token goes, steps in order and none across blocks; and the blocks."""
     ends = np.cumsum(lengths)
-    starts = np.zeros(len(lengths), np.int64)
-    done, blocks = 0, 0
-    while done < len(lengths):
-        before = ends[done] - lengths[done]
-        stop = int(np.searchsorted(ends, before + BLOCK, side="right"))
-        starts[done:stop] = blocks * BLOCK + (ends[done:stop] - lengths[done:stop] - before)
-        done, blocks = stop, blocks + 1
-    return starts, blocks
+    listed, begins, done, before = ends.tolist(), [], 0, 0
+    while done < len(listed):
+        begins.append(done)
+        done = bisect.bisect_right(listed, before + BLOCK, done)
+        before = listed[done - 1]
+    block = np.zeros(len(lengths), np.int64)
+    block[begins] = 1
+    block = np.cumsum(block) - 1
+    first = ends - lengths
+    return BLOCK * block + first - first[begins][block], len(begins)
 
 
 def _pack_shard(reference: np.ndarray | None, target: np.ndarray, pad: int) -> _Shard:
     streams = [target] if reference is None else [reference, target]
     rows, index = distinct(np.concatenate([s.reshape(-1, s.shape[-1]) for s in streams]))
-    flat = target.reshape(-1, target.shape[-1])
-    real = flat != pad
-    lengths = real.sum(axis=1)
+    length = np.count_nonzero(rows != pad, axis=1)
+    if ((rows == pad) != (np.arange(rows.shape[1]) >= length[:, None])).any():
+        raise ValueError("a PAD stands before other tokens of its row")
+    which = index[-target.shape[0] * target.shape[1] :]
+    lengths = length[which]
     starts, blocks = _slots(lengths)
-    step, position = np.nonzero(real)
-    return _Shard(rows, index, flat[real], step, position, starts[step] + position, blocks)
+    step = np.repeat(np.arange(len(which)), lengths)
+    position = np.arange(len(step)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+    return _Shard(
+        rows, index, rows[which[step], position], step, position, starts[step] + position, blocks
+    )
 
 
 def _check(reference: np.ndarray | None, target: np.ndarray, shards: int) -> None:

@@ -9,17 +9,18 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from m4m_jax.data import windows
-from m4m_jax.data.windows import Eligible, View
+from m4m_jax.data import eligibility, windows
+from m4m_jax.data.eligibility import Eligible
+from m4m_jax.data.windows import View
 from m4m_jax.errors import M4MError
-from m4m_jax.music.notes import NoteTable
-from m4m_jax.music.simunote import PLAIN, Vocabulary, to_tokens
+from m4m_jax.music.notes import TRACK, NoteTable
+from m4m_jax.music.simunote import PLAIN, Vocabulary, encode
 from m4m_jax.music.tasks import Task
 
 # What a process keeps of songs that it has encoded before.
@@ -39,60 +40,69 @@ class SongSource(Protocol):
         """One song."""
 
 
-class _Encoded(NamedTuple):
-    """A whole song as a task sees it.
+@dataclass(frozen=True)
+class Component:
+    """Songs of one data set as one task sees them: a part of a mixture, or all of it.
+
+    Attributes:
+        source: the songs.
+        task: which parts are given and written, and how much they are compressed, by r_ref and
+            r_tgt; windows begin at multiples of the larger of the two.
+        weight: its share of the windows, relative to the other components' weights.
+        names: the data set's names of parts; `source.parts` when `None`, if there is such a thing.
+        usable: what `usable_songs` found with the same options, if it is known already.
+    """
+
+    source: SongSource
+    task: Task
+    weight: float = 1.0
+    names: Mapping[str, str] | None = None
+    usable: Eligible | None = None
+
+
+class _Song(NamedTuple):
+    """What of a song a task needs.
 
     length: its steps, T.
     shifts: the lowest and highest that its windows may be moved by.
-    reference, target: int16 [ceil(T / ratio), 2N] tokens (the ids of both vocabularies fit), or
-        None.
+    notes: int32 [n, 6].
+    reference, target: bool [tracks], which tracks are shown; None without a reference.
     """
 
     length: int
     shifts: tuple[int, int]
+    notes: np.ndarray
     reference: np.ndarray | None
     target: np.ndarray
-
-    @property
-    def nbytes(self) -> int:
-        return self.target.nbytes + (0 if self.reference is None else self.reference.nbytes)
 
 
 @dataclass
 class _Views:
-    """The encoded views of songs, the latest of them kept. Threads may share it."""
+    """Songs as a task sees them, the latest of them kept. Threads may share it."""
 
     source: SongSource
     task: Task
     names: Mapping[str, str] | None
-    max_notes: int | None
-    vocabulary: Vocabulary
     capacity: int = CACHE_BYTES
-    _kept: OrderedDict[int, _Encoded] = field(default_factory=OrderedDict, repr=False)
+    _kept: OrderedDict[int, _Song] = field(default_factory=OrderedDict, repr=False)
     _bytes: int = field(default=0, repr=False)
     _lock: Any = field(default_factory=threading.Lock, repr=False)
 
-    def __getitem__(self, index: int) -> _Encoded:
+    def __getitem__(self, index: int) -> _Song:
         with self._lock:
             if index in self._kept:
                 self._kept.move_to_end(index)
                 return self._kept[index]
-        song = self._encode(self.source[index])
+        table = self.source[index]
+        reference, target = windows.parts(table, self.task, self.names)
+        song = _Song(table.length, windows.shift_range(table), table.notes, reference, target)
         with self._lock:
             if index not in self._kept:
                 self._kept[index] = song
-                self._bytes += song.nbytes
+                self._bytes += song.notes.nbytes
             while self._bytes > self.capacity and len(self._kept) > 1:
-                self._bytes -= self._kept.popitem(last=False)[1].nbytes
+                self._bytes -= self._kept.popitem(last=False)[1].notes.nbytes
         return song
-
-    def _encode(self, table: NoteTable) -> _Encoded:
-        reference, target = (
-            None if rows is None else to_tokens(rows, self.vocabulary).astype(np.int16)
-            for rows in windows.view(table, self.task, self.names, max_notes=self.max_notes)
-        )
-        assert target is not None
-        return _Encoded(table.length, windows.shift_range(table), reference, target)
 
     def __getstate__(self) -> dict[str, Any]:
         state = dict(self.__dict__)
@@ -109,30 +119,120 @@ class _DrawWindow:
 
     views: _Views
     window: int
+    max_notes: int
+    vocabulary: Vocabulary
     shift: bool
+    component: int
 
     def __call__(self, index: np.int64, rng: np.random.Generator) -> dict[str, Any]:
-        song, compress = self.views[int(index)], self.views.task.compress
+        song, task = self.views[int(index)], self.views.task
         where = windows.draw(
             song.length,
             self.window,
             rng,
             shifts=song.shifts if self.shift else (0, 0),
-            stride=compress.stride,
+            stride=task.compress.stride,
         )
 
-        def cut(tokens: np.ndarray, ratio: int) -> np.ndarray:
-            return windows.cut(tokens, where, self.window, self.views.vocabulary, ratio=ratio)
+        notes = windows.cut(song.notes, where, self.window)
+
+        def tokens(shown: np.ndarray, ratio: int) -> np.ndarray:
+            part = notes[shown[notes[:, TRACK]]]
+            sizes = (self.window, self.max_notes, self.vocabulary)
+            return encode(part, *sizes, dedup=task.dedup, ratio=ratio)
 
         element = {
-            "target": cut(song.target, compress.target),
+            "target": tokens(song.target, task.compress.target),
+            "component": np.int32(self.component),
             "song": np.int32(index),
             "start": np.int32(where.start),
             "shift": np.int32(where.shift),
         }
         if song.reference is not None:
-            element["reference"] = cut(song.reference, compress.reference)
+            element["reference"] = tokens(song.reference, task.compress.reference)
         return element
+
+
+def stream(
+    components: Sequence[Component],
+    *,
+    window: int = 384,
+    seed: int = 0,
+    max_notes: int | None = None,
+    vocabulary: Vocabulary = PLAIN,
+    train: bool = True,
+    pitch_shift: bool = True,
+    pad_short: bool = False,
+    only: int | None = None,
+) -> Any:
+    """Return the windows of training or validation, one after another and (as good as) endless.
+
+    Each component has epochs of its own: one takes one window of every usable song, in an order of
+    its own, and they follow each other without a gap. Components take turns by their weights: of
+    the first k windows, a component has its share, give or take one.
+
+    Args:
+        components: one, or those of a mixture.
+        window: steps of the song in a window, T; a multiple of all ratios.
+        seed: of the order and of all draws, 0 to 2**32 - 1.
+        max_notes: notes that a step holds, N; when `None`, the most of the components' tasks.
+        vocabulary: how rows become tokens.
+        train: whether windows are moved in pitch, if `pitch_shift` is on too.
+        pitch_shift: whether windows are moved in pitch, in training.
+        pad_short: whether songs shorter than the window are filled up with empty rows; otherwise
+            they are left out.
+        only: the number of one component whose windows are wanted, as the mixture has them.
+
+    Returns:
+        A `grain.MapDataset` whose element k is a dict of int32 arrays: `reference` [T / r_ref, 2N]
+        (absent where tasks have none) and `target` [T / r_tgt, 2N] tokens; `component` and `song`
+        (numbers of the component, and of the song in its source), `start` (step) and `shift`
+        (semitones), each [].
+
+    Raises:
+        M4MError: no song can be used; the options or the components do not fit each other.
+    """
+    import grain
+
+    _check(components, window, seed)
+    count = max(c.task.max_notes for c in components) if max_notes is None else max_notes
+
+    def endless(number: int) -> Any:
+        part = components[number]
+        names = _names(part.source, part.names)
+        usable = part.usable or usable_songs(
+            part.source, part.task, names=names, window=window, pad_short=pad_short
+        )
+        views = _Views(part.source, part.task, names, CACHE_BYTES // len(components))
+        draw = _DrawWindow(views, window, count, vocabulary, train and pitch_shift, number)
+        # An endless stream would have a length that does not fit Grain's integers once batched.
+        epochs = -(-_MANY_WINDOWS // len(usable.indices))
+        songs = grain.MapDataset.source(usable.indices).seed(_component_seed(seed, number))
+        return songs.shuffle().repeat(epochs).random_map(draw)
+
+    if only is not None or len(components) == 1:
+        return endless(only or 0)
+    return grain.MapDataset.mix(
+        [endless(number) for number in range(len(components))],
+        weights=[part.weight for part in components],
+    )
+
+
+def batched(windows: Any, batch_size: int, host: int = 0, hosts: int = 1) -> Any:
+    """Return a host's part of each global batch of `batch_size` windows, by step.
+
+    Raises:
+        M4MError: the batch does not divide among the hosts.
+    """
+    if batch_size < 1:
+        raise M4MError(f"a batch size of {batch_size} makes no batch; give 1 or more")
+    if not 0 <= host < hosts:
+        raise M4MError(f"host {host} is not one of {hosts}")
+    if batch_size % hosts:
+        raise M4MError(f"a batch of {batch_size} windows does not divide among {hosts} hosts")
+    # Shares of a batch are cut out of the finished stream. Cut out of the songs, they would make
+    # the order and the draws depend on the number of hosts.
+    return windows.batch(batch_size // hosts)[host::hosts]
 
 
 def dataset(
@@ -140,72 +240,65 @@ def dataset(
     task: Task,
     *,
     batch_size: int,
-    window: int = 384,
-    seed: int = 0,
-    max_notes: int | None = None,
-    vocabulary: Vocabulary = PLAIN,
-    names: Mapping[str, str] | None = None,
     train: bool = True,
-    pitch_shift: bool = True,
     num_batches: int | None = None,
-    pad_short: bool = False,
+    names: Mapping[str, str] | None = None,
+    usable: Eligible | None = None,
     host: int = 0,
     hosts: int = 1,
-    usable: Eligible | None = None,
+    **options: Any,
 ) -> Any:
-    """Return the batches of a host, by step.
+    """Return the batches of a host, by step, of one task on one data set.
 
     An epoch takes one window of every usable song, in an order of its own; the epochs follow each
     other without a gap, and a batch may hold the end of one and the beginning of the next.
 
     Args:
         source: the songs.
-        task: which parts are given and written, and how much they are compressed, by r_ref and
-            r_tgt; windows begin at multiples of the larger of the two.
+        task: which parts are given and written.
         batch_size: windows in a global batch, B; a multiple of `hosts`.
-        window: steps of the song in a window, T; a multiple of both ratios.
-        seed: of the order and of all draws, 0 to 2**32 - 1.
-        max_notes: notes that a step holds, N; the task's when `None`.
-        vocabulary: how rows become tokens.
-        names: the data set's names of parts; `source.parts` when `None`, if there is such a thing.
         train: whether there are windows (as good as) without end. Otherwise there are `num_batches`
             batches, the same in every pass.
-        pitch_shift: whether windows are moved in pitch, in training.
         num_batches: for `train=False`; when `None`, as many as it takes for every usable song to
             come up. Where the songs do not fill the last batch, further windows of the first do.
-        pad_short: whether songs shorter than the window are filled up with empty rows; otherwise
-            they are left out.
+        names: the data set's names of parts; as for `Component`.
+        usable: what `usable_songs` found with the same options, if it is known already.
         host: this process among `hosts`, from 0.
         hosts: the processes that share a global batch.
-        usable: what `usable_songs` found with the same options, if it is known already.
+        **options: as for `stream`.
 
     Returns:
-        A `grain.MapDataset` whose element k is this host's part of the global batch of step k, a
-        dict of int32 arrays: `reference` [B / hosts, T / r_ref, 2N] (absent where the task has
-        none) and `target` [B / hosts, T / r_tgt, 2N] tokens; `song` (number in the source), `start`
-        (step) and `shift` (semitones), each [B / hosts].
+        A `grain.MapDataset` whose element k is this host's part of the global batch of step k, the
+        arrays of `stream` for B / hosts windows, stacked.
 
     Raises:
         M4MError: no song can be used; the options do not fit each other.
     """
-    import grain
-
-    _check(batch_size, window, task.compress.stride, seed, host, hosts)
-    names = getattr(source, "parts", None) if names is None else names
+    names = _names(source, names)
     if usable is None:
-        usable = usable_songs(source, task, names=names, window=window, pad_short=pad_short)
-    views = _Views(source, task, names, max_notes, vocabulary)
-    draw = _DrawWindow(views, window, train and pitch_shift)
-    # An endless stream would have a length that does not fit Grain's integers once it is batched.
-    epochs = -(-_MANY_WINDOWS // len(usable.indices))
-    stream = grain.MapDataset.source(usable.indices).seed(seed).shuffle().repeat(epochs)
-    stream = stream.random_map(draw)
+        chosen = {key: options[key] for key in ("window", "pad_short") if key in options}
+        usable = usable_songs(source, task, names=names, **chosen)
+    part = Component(source, task, names=names, usable=usable)
+    found = stream([part], train=train, **options)
     if not train:
-        count = num_batches or -(-len(usable.indices) // batch_size)
-        stream = stream[: count * batch_size]
-    # Shares of a batch are cut out of the finished stream. Cut out of the songs, they would make
-    # the order and the draws depend on the number of hosts.
-    return stream.batch(batch_size // hosts)[host::hosts]
+        count = num_batches or -(-len(usable.indices) // max(batch_size, 1))
+        found = found[: count * batch_size]
+    return batched(found, batch_size, host, hosts)
+
+
+def mixture(
+    components: Sequence[Component],
+    *,
+    batch_size: int,
+    host: int = 0,
+    hosts: int = 1,
+    **options: Any,
+) -> Any:
+    """Return the batches of a host, by step, of a mixture; arguments as for `dataset`, `stream`.
+
+    `mixture([Component(source, task)], ...)` is `dataset(source, task, ...)`.
+    """
+    return batched(stream(components, **options), batch_size, host, hosts)
 
 
 def batches(
@@ -247,10 +340,12 @@ def usable_songs(
     window: int = 384,
     pad_short: bool = False,
 ) -> Eligible:
-    """Find the songs of a source that windows can be taken from; see `windows.eligible`."""
-    names = getattr(source, "parts", None) if names is None else names
-    tables = (source[index] for index in range(len(source)))
-    return windows.eligible(tables, task, names, min_steps=1 if pad_short else window)
+    """Find the songs of a source that windows can be taken from; see `windows.eligible`.
+
+    What is found of a stored data set is kept beside it, where that can be written to.
+    """
+    names = _names(source, names)
+    return eligibility.find(source, task, names).long_enough(1 if pad_short else window)
 
 
 def songs(
@@ -268,22 +363,37 @@ def songs(
     Yields:
         The song's number in the source, and its `View` at full length.
     """
-    names = getattr(source, "parts", None) if names is None else names
-    tables = (source[index] for index in range(len(source)))
-    usable = windows.eligible(tables, task, names, min_steps=min_steps)
-    for index in usable.indices.tolist():
+    names = _names(source, names)
+    for index in eligibility.find(source, task, names).long_enough(min_steps).indices.tolist():
         yield index, windows.view(source[index], task, names, max_notes=max_notes)
 
 
-def _check(batch_size: int, window: int, stride: int, seed: int, host: int, hosts: int) -> None:
-    for name, value in (("batch size", batch_size), ("window", window)):
-        if value < 1:
-            raise M4MError(f"a {name} of {value} makes no batch; give 1 or more")
-    if window % stride:
-        raise M4MError(f"a window of {window} steps is no multiple of the compression {stride}")
-    if not 0 <= host < hosts:
-        raise M4MError(f"host {host} is not one of {hosts}")
-    if batch_size % hosts:
-        raise M4MError(f"a batch of {batch_size} windows does not divide among {hosts} hosts")
+def _names(source: SongSource, names: Mapping[str, str] | None) -> Mapping[str, str] | None:
+    return getattr(source, "parts", None) if names is None else names
+
+
+def _component_seed(seed: int, number: int) -> int:
+    """Of a component's own draws: two tasks on the same songs do not take the same windows."""
+    if not number:
+        return seed
+    return int(np.random.SeedSequence((seed, number)).generate_state(1, np.uint32)[0])
+
+
+def _check(components: Sequence[Component], window: int, seed: int) -> None:
+    if window < 1:
+        raise M4MError(f"a window of {window} makes no batch; give 1 or more")
     if not 0 <= seed < 2**32:
         raise M4MError(f"seed {seed} is not in 0..4294967295")
+    tasks = [part.task for part in components]
+    for task in tasks:
+        stride = task.compress.stride
+        if window % stride:
+            raise M4MError(f"a window of {window} steps is no multiple of the compression {stride}")
+        if (task.reference is None) != (tasks[0].reference is None):
+            one, other = (
+                f"{t.name} has {'no' if t.reference is None else 'a'} reference"
+                for t in (tasks[0], task)
+            )
+            raise M4MError(f"a mixture is of tasks of one kind: {one}, {other}")
+        if task.compress != tasks[0].compress:
+            raise M4MError("all tasks of a mixture have the same compression")

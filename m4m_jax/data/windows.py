@@ -3,23 +3,15 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
 
-from m4m_jax.errors import M4MError
 from m4m_jax.music.compression import compress_rows
-from m4m_jax.music.notes import STEP, NoteTable
-from m4m_jax.music.parts import NoSplitError, select
-from m4m_jax.music.simunote import (
-    PLAIN,
-    Vocabulary,
-    pitch_shift_range,
-    shift_tokens,
-    to_rows,
-)
+from m4m_jax.music.notes import DRUM_PROGRAM, PITCH, PROGRAM, STEP, TRACK, NoteTable
+from m4m_jax.music.parts import selected_tracks
+from m4m_jax.music.simunote import pitch_shift_range, to_rows
 from m4m_jax.music.tasks import Task
 
 # Semitones that training may move a window by, as the published models were trained.
@@ -48,19 +40,20 @@ class Draw(NamedTuple):
 
 def parts(
     table: NoteTable, task: Task, names: Mapping[str, str] | None = None
-) -> tuple[NoteTable | None, NoteTable]:
-    """Return a song's reference (None where the task has none) and target.
+) -> tuple[np.ndarray | None, np.ndarray]:
+    """Return the tracks of a song's reference (None where there is none) and target, bool [tracks].
 
     A random split is drawn from the notes themselves, so a song is always split the same way.
 
     Raises:
         M4MError: the song has no such part.
     """
-    seed = zlib.crc32(table.notes.tobytes())
-    target = select(table, task.target, names=names, seed=seed)
-    if task.reference is None:
-        return None, target
-    return select(table, task.reference, names=names, seed=seed), target
+    names = names or {}
+    selectors = [s for s in (task.reference, task.target) if s is not None]
+    drawn = any(names.get(s, s).startswith("random-") for s in selectors)
+    seed = zlib.crc32(table.notes.tobytes()) if drawn else 0
+    *reference, target = (selected_tracks(table, s, names=names, seed=seed) for s in selectors)
+    return (reference[0] if reference else None), target
 
 
 def view(
@@ -83,88 +76,15 @@ def view(
     """
     count = task.max_notes if max_notes is None else max_notes
 
-    def rows(part: NoteTable, ratio: int) -> np.ndarray:
-        return compress_rows(to_rows(part.notes, table.length, count, dedup=task.dedup), ratio)
+    def rows(shown: np.ndarray, ratio: int) -> np.ndarray:
+        notes = table.notes[shown[table.notes[:, TRACK]]]
+        return compress_rows(to_rows(notes, table.length, count, dedup=task.dedup), ratio)
 
     reference, target = parts(table, task, names)
     return View(
         None if reference is None else rows(reference, task.compress.reference),
         rows(target, task.compress.target),
     )
-
-
-@dataclass(frozen=True)
-class Eligible:
-    """Which songs of a source a task can use.
-
-    Attributes:
-        indices: int64 [n], ascending.
-        left_out: why -> how many songs.
-    """
-
-    indices: np.ndarray
-    left_out: dict[str, int]
-
-    def summary(self) -> str:
-        """How many songs there are, and how many were left out for which reason; one line."""
-        used = len(self.indices)
-        counts = "".join(f"; {reason}: {count}" for reason, count in self.left_out.items())
-        return f"{used} of {used + sum(self.left_out.values())} songs{counts}"
-
-
-def eligible(
-    songs: Iterable[NoteTable],
-    task: Task,
-    names: Mapping[str, str] | None = None,
-    *,
-    min_steps: int = 1,
-) -> Eligible:
-    """Find the songs whose parts all have notes (on steps that are kept) and that are long enough.
-
-    Args:
-        songs: all songs of a source.
-        task: which parts are wanted.
-        names: the data set's names of parts.
-        min_steps: shorter songs are left out: the window, or 1 where short songs are filled up.
-
-    Returns:
-        The indices of the songs, and how many were left out as "too short", with "an empty part",
-        with "no such part", or because there is "no such split" of their tracks.
-
-    Raises:
-        M4MError: no song is left.
-    """
-    kept: list[int] = []
-    left_out: dict[str, int] = {}
-    fault = ""
-    for index, table in enumerate(songs):
-        try:
-            reason = _unfit(table, task, names, min_steps)
-        except M4MError as error:
-            fault = str(error)
-            reason = "no such split" if isinstance(error, NoSplitError) else "no such part"
-        if reason is None:
-            kept.append(index)
-        else:
-            left_out[reason] = left_out.get(reason, 0) + 1
-    if not kept:
-        reasons = ", ".join(f"{reason}: {count}" for reason, count in left_out.items())
-        raise M4MError(
-            f"task {task.name}: no song of {sum(left_out.values())} can be used"
-            f" ({reasons or 'there are none'}; windows have {min_steps} steps)"
-            + (f"; {fault}" if fault else "")
-        )
-    return Eligible(np.array(kept, np.int64), left_out)
-
-
-def _unfit(
-    table: NoteTable, task: Task, names: Mapping[str, str] | None, min_steps: int
-) -> str | None:
-    ratios = (task.compress.reference, task.compress.target)
-    for part, ratio in zip(parts(table, task, names), ratios, strict=True):
-        if part is not None and not (part.notes[:, STEP] % ratio == 0).any():
-            return "an empty part"
-    return "too short" if table.length < min_steps else None
 
 
 def shift_range(table: NoteTable) -> tuple[int, int]:
@@ -198,29 +118,23 @@ def draw(
     return Draw(start, int(rng.integers(shifts[0], shifts[1] + 1)))
 
 
-def cut(
-    tokens: np.ndarray,
-    where: Draw,
-    window: int,
-    vocabulary: Vocabulary = PLAIN,
-    *,
-    ratio: int = 1,
-) -> np.ndarray:
-    """Cut a window out of a song and move it; steps past the song's end are empty.
+def cut(notes: np.ndarray, where: Draw, window: int) -> np.ndarray:
+    """Cut a window out of a song's notes and move it in pitch; drums stay.
+
+    The rows of these notes are those that the whole song has there, since rows do not depend on
+    each other.
 
     Args:
-        tokens: int [ceil(T / ratio), 2N], a whole song.
-        where: the window's start, a multiple of `ratio`, and its shift.
-        window: its length, in steps of the song; a multiple of `ratio`.
-        vocabulary: the one that the song was encoded with.
-        ratio: how much the song was compressed.
+        notes: int32 [n, 6], columns as in NoteTable.notes.
+        where: the window's start and its shift.
+        window: its length in steps.
 
     Returns:
-        int32 [window / ratio, 2N].
+        int32 [m, 6], steps counted from the window's start.
     """
-    start, rows = where.start // ratio, window // ratio
-    result = np.full((rows, tokens.shape[1]), vocabulary.pad, np.int32)
-    result[:, 0] = vocabulary.eos
-    part = tokens[start : start + rows]
-    result[: len(part)] = shift_tokens(part, where.shift, vocabulary) if where.shift else part
-    return result
+    step = notes[:, STEP] - where.start
+    part = notes[(step >= 0) & (step < window)]
+    part[:, STEP] -= where.start
+    if where.shift:
+        part[:, PITCH] += where.shift * (part[:, PROGRAM] != DRUM_PROGRAM)
+    return part

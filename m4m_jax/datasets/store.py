@@ -70,14 +70,16 @@ class Songs:
     content hash. It pickles, so that it can go to worker processes.
 
     Attributes:
+        directory: where the data set is stored.
+        split: which split.
         parts: the data set's names of parts, to the selectors that they stand for.
     """
 
     def __init__(self, directory: epath.PathLike, split: str, parts: Mapping[str, str]):
         self.parts = dict(parts)
-        self._directory = os.fspath(directory)
-        self._split = split
-        self._records = _open_records(self._directory, split)
+        self.directory = os.fspath(directory)
+        self.split = split
+        self._records = _open_records(self.directory, split)
 
     def __len__(self) -> int:
         return len(self._records)
@@ -95,13 +97,13 @@ class Songs:
         return record.decode(self._records[index])
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"directory": self._directory, "split": self._split, "parts": self.parts}
+        return {"directory": self.directory, "split": self.split, "parts": self.parts}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(**state)  # type: ignore[misc]
 
     def __repr__(self) -> str:
-        return f"Songs({self._directory!r}, {self._split!r})"
+        return f"Songs({self.directory!r}, {self.split!r})"
 
 
 def _open_records(directory: str, split: str) -> Any:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from m4m_jax.errors import M4MError
+from m4m_jax.music import grid
 from m4m_jax.music.notes import DURATION, STEP, NoteTable
 from m4m_jax.music.simunote import END
 
@@ -47,8 +48,7 @@ def compress_rows(rows: np.ndarray, ratio: int) -> np.ndarray:
     """
     kept = np.array(rows[::ratio])
     bins = kept[..., 2]
-    shorter = np.maximum(bins.astype(np.int16) - 2 * (ratio.bit_length() - 1), 0)
-    kept[..., 2] = np.where(kept[..., 0] < END, shorter, bins)
+    kept[..., 2] = np.where(kept[..., 0] < END, grid.coarser_bin(bins, ratio), bins)
     return kept
 
 

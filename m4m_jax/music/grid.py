@@ -46,3 +46,11 @@ def duration_to_bin(durations: np.ndarray) -> np.ndarray:
 def bin_to_duration(bins: np.ndarray) -> np.ndarray:
     """Length in steps of duration bins 0..23, int32."""
     return DURATION_BINS[bins]
+
+
+def coarser_bin(bins: np.ndarray, ratio: int) -> np.ndarray:
+    """Duration bins counted in units of `ratio` steps, a power of two; the shortest stays at 0.
+
+    2 log2(ratio) lower, since every second bin doubles.
+    """
+    return np.maximum(np.asarray(bins, np.int64) - 2 * (ratio.bit_length() - 1), 0)

@@ -52,6 +52,14 @@ def select(
         M4MError: No such part, or (NoSplitError) the song cannot be split that way. The message
             lists its parts.
     """
+    wanted = selected_tracks(table, selector, names=names, seed=seed)
+    return table.replace(notes=table.notes[wanted[table.notes[:, TRACK]]])
+
+
+def selected_tracks(
+    table: NoteTable, selector: str, *, names: Mapping[str, str] | None = None, seed: int = 0
+) -> np.ndarray:
+    """The tracks that `select` shows, bool [tracks]."""
     names = names or {}
     wanted = _wanted_tracks(table, names.get(selector, selector), seed)
     if wanted is None:
@@ -59,7 +67,7 @@ def select(
         raise M4MError(
             f"no part {selector!r}; choose from {offered}; this song has {list_parts(table)}"
         )
-    return table.replace(notes=table.notes[wanted[table.notes[:, TRACK]]])
+    return wanted
 
 
 def _wanted_tracks(table: NoteTable, selector: str, seed: int) -> np.ndarray | None:

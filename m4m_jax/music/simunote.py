@@ -114,32 +114,79 @@ def to_rows(notes: np.ndarray, length: int, max_notes: int, *, dedup: bool = Fal
     Returns:
         uint8 [T, N, 4].
     """
-    notes = np.asarray(notes, np.int64)
-    if len(notes) and not 0 <= notes[:, STEP].min() <= notes[:, STEP].max() < length:
-        raise ValueError(f"notes start outside the {length} steps")
-    columns = (STEP, PROGRAM, PITCH, VELOCITY_COLUMN)
-    step, program, pitch, velocity = (notes[:, c] for c in columns)
-    duration_bin = grid.duration_to_bin(notes[:, DURATION])
-    kept = _longest(step, program, pitch, duration_bin) if dedup else np.arange(len(notes))
-    kept = kept[_first_of_each(step[kept], max_notes)]
-
-    # One integer holds a note, so that sorting integers sorts notes.
-    packed = step << 28 | velocity << 21 | program << 14 | pitch << 7 | duration_bin
-    packed = np.sort(packed[kept])
-    step = packed >> 28
-    slot = _place(step)
+    step, slot, *fields = _ordered(notes, length, max_notes, dedup)
     rows = np.full((length, max_notes, 4), UNUSED, np.uint8)
-    fields = [packed >> 14, packed >> 7, packed, packed >> 21]
-    rows[step, slot] = np.stack(fields, axis=1) & 127
+    rows[step, slot] = np.stack(fields, axis=1)
     used = np.bincount(step, minlength=length)
     short = np.flatnonzero(used < max_notes)
     rows[short, used[short], 0] = END
     return rows
 
 
+def encode(
+    notes: np.ndarray,
+    length: int,
+    max_notes: int,
+    vocabulary: Vocabulary = PLAIN,
+    *,
+    dedup: bool = False,
+    ratio: int = 1,
+) -> np.ndarray:
+    """Encode notes as token ids at once: `to_tokens(compress_rows(to_rows(...), ratio))`.
+
+    Args:
+        notes: int [n, 6], columns as in NoteTable.notes.
+        length: Number of steps T; every note starts before it.
+        max_notes: Notes a step holds, N.
+        vocabulary: PLAIN or VELOCITY.
+        dedup: As for `to_rows`.
+        ratio: r, how many steps become one; see `compression`.
+
+    Returns:
+        int32 [ceil(T / r), 2N].
+    """
+    if ratio > 1:
+        notes = notes[notes[:, STEP] % ratio == 0]
+    step, slot, program, pitch, duration_bin, velocity = _ordered(notes, length, max_notes, dedup)
+    step, length = step // ratio, -(-length // ratio)
+    duration_bin = grid.coarser_bin(duration_bin, ratio)
+    tokens = np.full((length, max_notes, 2), vocabulary.pad, np.int32)
+    first = program + 128 * (velocity // 8) if vocabulary.velocity else program
+    tokens[step, slot, 0] = first
+    tokens[step, slot, 1] = 128 * (duration_bin + vocabulary.bin_offset) + pitch
+    used = np.bincount(step, minlength=length)
+    short = np.flatnonzero(used < max_notes)
+    tokens[short, used[short], 0] = vocabulary.eos
+    return tokens.reshape(length, 2 * max_notes)
+
+
+def _ordered(notes: np.ndarray, length: int, max_notes: int, dedup: bool) -> list[np.ndarray]:
+    """The notes of rows, in their order: step, slot, program, pitch, bin, velocity, each [m]."""
+    notes = np.asarray(notes, np.int64)
+    if len(notes) and not 0 <= notes[:, STEP].min() <= notes[:, STEP].max() < length:
+        raise ValueError(f"notes start outside the {length} steps")
+    step, program, pitch, velocity, duration = notes.T[
+        [STEP, PROGRAM, PITCH, VELOCITY_COLUMN, DURATION]
+    ]
+    duration_bin = grid.duration_to_bin(duration)
+    # One integer holds a note, so that sorting integers sorts notes.
+    packed = step << 28 | velocity << 21 | program << 14 | pitch << 7 | duration_bin
+    if dedup:
+        kept = _longest(step, program, pitch, duration_bin)
+        step, packed = step[kept], packed[kept]
+    if len(step) and np.bincount(step).max() > max_notes:
+        packed = packed[_first_of_each(step, max_notes)]
+    packed = np.sort(packed)
+    step = packed >> 28
+    fields = (packed >> bits & 127 for bits in (14, 7, 0, 21))
+    return [step, _place(step), *fields]
+
+
 def _place(sorted_steps: np.ndarray) -> np.ndarray:
     """The place of each note within its step, for steps in ascending order."""
-    return np.arange(len(sorted_steps)) - np.searchsorted(sorted_steps, sorted_steps)
+    number = np.arange(len(sorted_steps))
+    begins = np.concatenate([[True], np.diff(sorted_steps) != 0])[: len(number)]
+    return number - np.maximum.accumulate(np.where(begins, number, 0))
 
 
 def _first_of_each(step: np.ndarray, count: int) -> np.ndarray:
@@ -153,7 +200,7 @@ def _longest(
 ) -> np.ndarray:
     """Indices, ascending, of the notes that "dedup" keeps."""
     key = step << 14 | program << 7 | pitch
-    order = np.lexsort((np.arange(len(key)), -duration_bin, key))
+    order = np.argsort(key << 5 | (BINS - 1 - duration_bin), kind="stable")
     first = np.concatenate([[True], np.diff(key[order]) != 0])[: len(key)]
     return np.sort(order[first])
 

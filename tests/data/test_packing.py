@@ -142,9 +142,9 @@ def test_equal_digests_do_not_make_rows_equal(monkeypatch):
         def integers(self, low, high, size, dtype):
             return np.zeros(size, dtype)
 
-    rows = np.array([[1, 2], [2, 1], [1, 2], [2, 2]], np.int32)
+    rows = np.array([[1, 2, 3, 4], [3, 4, 1, 2], [1, 2, 3, 4], [1, 2, 1, 2]], np.int32)
     monkeypatch.setattr(packing.np.random, "default_rng", lambda seed: Zero())
-    # The weights are made odd, so all are 1 here: [1, 2] and [2, 1] share a digest.
+    # The weights are made odd, so all are 1 here: the first two rows share a digest.
     found, index = packing.distinct(rows)
     assert np.array_equal(found[index], rows)
     assert len(found) == 3
@@ -180,3 +180,10 @@ def test_what_does_not_fit_is_refused():
     wide = np.full((1, 2, 66), PLAIN.pad, np.int32)
     with pytest.raises(ValueError, match="66 tokens is longer than a block"):
         measure(wide, None, shards=1, vocabulary=PLAIN)
+
+
+def test_a_pad_within_a_row_is_refused():
+    target = token_rows(np.random.default_rng(4), 1, 5, 4, PLAIN)
+    target[0, 2] = [PLAIN.pad] * 7 + [PLAIN.eos]
+    with pytest.raises(ValueError, match="a PAD stands before other tokens"):
+        pack(target, vocabulary=PLAIN)

@@ -9,6 +9,7 @@ from m4m_jax.errors import M4MError
 from m4m_jax.music import (
     PLAIN,
     VELOCITY,
+    compress_rows,
     from_rows,
     from_tokens,
     pitch_shift_range,
@@ -17,8 +18,8 @@ from m4m_jax.music import (
     to_rows,
     to_tokens,
 )
-from m4m_jax.music.simunote import by_name, check_rows
-from tests.music.strategies import stored_rows
+from m4m_jax.music.simunote import by_name, check_rows, encode
+from tests.music.strategies import stored_rows, tables
 
 EMPTY = [254, 255, 255, 255]
 UNUSED = [255, 255, 255, 255]
@@ -257,3 +258,17 @@ def test_shifts_of_rows_and_tokens_agree(rows, semitones, vocabulary):
     assert (tokens == to_tokens(shifted, vocabulary)).all()
     assert tokens.dtype == np.int32
     assert (shift_rows(shifted, -semitones) == rows).all()
+
+
+@given(
+    tables(),
+    st.sampled_from([1, 2, 5]),
+    st.booleans(),
+    st.sampled_from([1, 2, 4]),
+    st.sampled_from([PLAIN, VELOCITY]),
+)
+def test_encoding_at_once_gives_the_tokens_of_the_rows(table, count, dedup, ratio, vocabulary):
+    rows = compress_rows(to_rows(table.notes, table.length, count, dedup=dedup), ratio)
+    found = encode(table.notes, table.length, count, vocabulary, dedup=dedup, ratio=ratio)
+    assert np.array_equal(found, to_tokens(rows, vocabulary))
+    assert found.dtype == np.int32

@@ -1,0 +1,178 @@
+"""Which songs a task can use, found once for a data set and kept beside it."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import zipfile
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from etils import epath
+
+from m4m_jax.data.windows import parts
+from m4m_jax.errors import M4MError
+from m4m_jax.files import atomic_path
+from m4m_jax.music.notes import STEP, TRACK, NoteTable
+from m4m_jax.music.parts import NoSplitError
+from m4m_jax.music.tasks import Task
+
+# Raised whenever what makes a song usable changes.
+_VERSION = 1
+_FOLDER = "usable"
+_FITS, _EMPTY, _NO_PART, _NO_SPLIT, _SHORT = range(5)
+_REASONS = ("", "an empty part", "no such part", "no such split", "too short")
+
+
+@dataclass(frozen=True)
+class Eligible:
+    """Which songs of a source a task can use.
+
+    Attributes:
+        indices: int64 [n], ascending.
+        left_out: why -> how many songs.
+    """
+
+    indices: np.ndarray
+    left_out: dict[str, int]
+
+    def summary(self) -> str:
+        """How many songs there are, and how many were left out for which reason; one line."""
+        used = len(self.indices)
+        counts = "".join(f"; {reason}: {count}" for reason, count in self.left_out.items())
+        return f"{used} of {used + sum(self.left_out.values())} songs{counts}"
+
+
+@dataclass(frozen=True)
+class Survey:
+    """All songs of a source as a task finds them.
+
+    Attributes:
+        task: its name.
+        lengths: int32 [n], steps.
+        reasons: uint8 [n], why a song cannot be used, whatever its length; 0 where it can.
+        fault: what the last song without such a part, or without such a split, says of it.
+    """
+
+    task: str
+    lengths: np.ndarray
+    reasons: np.ndarray
+    fault: str
+
+    def long_enough(self, min_steps: int) -> Eligible:
+        """The songs that can be used and have at least `min_steps` steps.
+
+        Raises:
+            M4MError: no song is left.
+        """
+        reasons = self.reasons.copy()
+        reasons[(reasons == _FITS) & (self.lengths < min_steps)] = _SHORT
+        kinds, first, counts = np.unique(reasons, return_index=True, return_counts=True)
+        order = np.argsort(first)
+        left_out = {
+            _REASONS[kind]: int(count)
+            for kind, count in zip(kinds[order], counts[order], strict=True)
+            if kind != _FITS
+        }
+        if (reasons == _FITS).any():
+            return Eligible(np.flatnonzero(reasons == _FITS), left_out)
+        listed = ", ".join(f"{reason}: {count}" for reason, count in left_out.items())
+        raise M4MError(
+            f"task {self.task}: no song of {len(reasons)} can be used"
+            f" ({listed or 'there are none'}; windows have {min_steps} steps)"
+            + (f"; {self.fault}" if self.fault else "")
+        )
+
+
+def survey(songs: Iterable[NoteTable], task: Task, names: Mapping[str, str] | None) -> Survey:
+    """Look at all songs of a source, one after another: do their parts have notes?
+
+    Only notes on steps that the task's compression keeps count.
+    """
+    lengths, reasons, fault = [], [], ""
+    for table in songs:
+        lengths.append(table.length)
+        try:
+            reasons.append(_EMPTY if _has_empty_part(table, task, names) else _FITS)
+        except M4MError as error:
+            fault = str(error)
+            reasons.append(_NO_SPLIT if isinstance(error, NoSplitError) else _NO_PART)
+    return Survey(task.name, np.array(lengths, np.int32), np.array(reasons, np.uint8), fault)
+
+
+def eligible(
+    songs: Iterable[NoteTable],
+    task: Task,
+    names: Mapping[str, str] | None = None,
+    *,
+    min_steps: int = 1,
+) -> Eligible:
+    """Find the songs whose parts all have notes (on steps that are kept) and that are long enough.
+
+    Args:
+        songs: all songs of a source.
+        task: which parts are wanted.
+        names: the data set's names of parts.
+        min_steps: shorter songs are left out: the window, or 1 where short songs are filled up.
+
+    Returns:
+        The indices of the songs, and how many were left out as "too short", with "an empty part",
+        with "no such part", or because there is "no such split" of their tracks.
+
+    Raises:
+        M4MError: no song is left.
+    """
+    return survey(songs, task, names).long_enough(min_steps)
+
+
+def find(source: Any, task: Task, names: Mapping[str, str] | None) -> Survey:
+    """The survey of a source's songs: the one kept beside a stored data set, or a new one.
+
+    Looking takes about a millisecond a song, so what is found is kept where that can be written to.
+    """
+    path = _place(source, task, names)
+    if path is not None and path.exists():
+        # A file that cannot be read, or is of other songs, is made anew.
+        with contextlib.suppress(OSError, KeyError, ValueError, zipfile.BadZipFile):
+            found = _load(path, task)
+            if len(found.lengths) == len(source):
+                return found
+    found = survey((source[index] for index in range(len(source))), task, names)
+    if path is not None:
+        # A data set that can only be read serves as well, and takes as long at each start.
+        with contextlib.suppress(OSError, M4MError):
+            _save(path, found)
+    return found
+
+
+def _place(source: Any, task: Task, names: Mapping[str, str] | None) -> epath.Path | None:
+    """Where a stored data set keeps the survey of one split for one task."""
+    directory = getattr(source, "directory", None)
+    if directory is None:
+        return None
+    ratios = (task.compress.reference, task.compress.target)
+    view = [_VERSION, task.reference, task.target, ratios, sorted((names or {}).items())]
+    digest = hashlib.sha256(json.dumps(view).encode()).hexdigest()[:16]
+    return epath.Path(directory) / _FOLDER / f"{source.split}-{digest}.npz"
+
+
+def _save(path: epath.Path, found: Survey) -> None:
+    path.parent.mkdir(exist_ok=True)
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        np.savez(file, lengths=found.lengths, reasons=found.reasons, fault=np.array(found.fault))
+
+
+def _load(path: epath.Path, task: Task) -> Survey:
+    with path.open("rb") as file, np.load(file) as kept:
+        return Survey(task.name, kept["lengths"], kept["reasons"], str(kept["fault"]))
+
+
+def _has_empty_part(table: NoteTable, task: Task, names: Mapping[str, str] | None) -> bool:
+    ratios = (task.compress.reference, task.compress.target)
+    return any(
+        shown is not None and not shown[table.notes[table.notes[:, STEP] % ratio == 0, TRACK]].any()
+        for shown, ratio in zip(parts(table, task, names), ratios, strict=True)
+    )
