@@ -212,8 +212,8 @@ def generate(
         typer.Argument(
             metavar="TASK",
             help="What the model was trained for: chord-to-melody, melody-to-chord, harmonize, "
-            "drums-to-others, others-to-drums, analysis, random-split, density-split, copy or "
-            "continuation.",
+            "drums-to-others, others-to-drums, song-to-chord, chord-to-song, analysis, "
+            "random-split, density-split, copy or continuation.",
         ),
     ],
     file: MidiFile,

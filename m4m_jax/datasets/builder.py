@@ -73,6 +73,11 @@ class SongBuilder(tfds.core.GeneratorBasedBuilder):
         """
         return tfds.core.BuilderConfig(name=name)
 
+    @property
+    def parts(self) -> dict[str, str]:
+        """Names of parts in this configuration, to the selectors that they stand for."""
+        return dict(self.PARTS)
+
     @abc.abstractmethod
     def source_files(self, folder: epath.Path | None) -> Source:
         """Return the songs' source.
@@ -119,9 +124,7 @@ class SongBuilder(tfds.core.GeneratorBasedBuilder):
             license=self.LICENSE or None,
             # On disk the songs stand in the order of their names; readers shuffle by seed.
             disable_shuffling=True,
-            metadata=tfds.core.MetadataDict(
-                record_version=record.RECORD_VERSION, parts=dict(self.PARTS)
-            ),
+            metadata=tfds.core.MetadataDict(record_version=record.RECORD_VERSION, parts=self.parts),
         )
 
     def _split_generators(self, dl_manager: Any) -> dict[str, Iterator[Any]]:

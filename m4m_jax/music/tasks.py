@@ -45,6 +45,8 @@ TASKS: dict[str, Task] = {
             "drums-to-others", "all other parts to given drums", "drum", "nondrum", 16, dedup=True
         ),
         Task("others-to-drums", "drums to all other parts", "nondrum", "drum", 16, dedup=True),
+        Task("song-to-chord", "the chords of a song, recognised", "track-0", "track-1", 16),
+        Task("chord-to-song", "a song on given chords: accompaniment", "track-1", "track-0", 16),
         Task("analysis", "beats and chords of a song", "from-2", "upto-1", 16),
         Task("random-split", "some tracks to the others, drawn by lot", "random-0", "random-1"),
         Task(

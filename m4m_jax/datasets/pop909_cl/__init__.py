@@ -1,0 +1,1 @@
+"""POP909-CL: pop songs for piano, with chords by experts."""

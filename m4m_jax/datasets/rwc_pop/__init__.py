@@ -1,0 +1,1 @@
+"""RWC Pop: songs with beats and chords."""
