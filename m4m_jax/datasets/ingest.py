@@ -144,7 +144,8 @@ class Report:
 
 def _example(files: dict[str, str]) -> str:
     """Show the first file and what is said of it; its name may hold what no terminal can show."""
-    text = ": ".join(next(iter(files.items())))
+    name, detail = next(iter(files.items()))
+    text = detail if detail.startswith(name) else f"{name}: {detail}"
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 

@@ -9,7 +9,7 @@ import pytest
 from etils import epath
 
 from m4m_jax import datasets
-from m4m_jax.datasets import archives
+from m4m_jax.datasets import archives, record
 from m4m_jax.datasets.archives import files_in, read_file
 from m4m_jax.errors import M4MError
 from m4m_jax.music import write_midi
@@ -186,7 +186,7 @@ def test_an_archive_without_music(tmp_path, kind):
         files_in(path, MIDI, "MIDI file")
 
 
-def test_the_first_files_of_los_angeles(tmp_path):
+def test_the_first_files_of_los_angeles(tmp_path, monkeypatch):
     for seed in range(5):
         write_midi(song(seed), tmp_path / f"{'dbace'[seed]}.mid")
     report = datasets.build("los_angeles/first_3", tmp_path, tmp_path / "data", workers=1)
@@ -199,7 +199,11 @@ def test_the_first_files_of_los_angeles(tmp_path):
     assert whole.kept == 5
     assert sum(datasets.info("los_angeles", data).splits.values()) == 5
     assert sum(datasets.info("los_angeles/first_3", data).splits.values()) == 3
-    assert "first_3" in datasets.build_command("los_angeles/first_3")
+    monkeypatch.setattr(record, "RECORD_VERSION", record.RECORD_VERSION + 1)
+    with pytest.raises(M4MError, match="build it again") as error:
+        datasets.open_split("los_angeles/first_3", "train", data)
+    command = f"m4m data build los_angeles --source {tmp_path} --name first_3 --data-dir {data}"
+    assert str(error.value).endswith(command)
 
 
 @pytest.mark.parametrize("name", ["los_angeles", "lakh"])

@@ -106,7 +106,9 @@ def test_bad_files_are_listed_with_their_reasons(folder, tmp_path):
     assert report.rejected["duplicate"]["bad/copy.mid"].endswith("a/song00.mid")
     lines = report.summary()
     assert lines[0].startswith("midi_folder/default: 20 of 27 files kept")
-    assert any("unreadable: 4" in line for line in lines)
+    [unreadable] = [line for line in lines if "unreadable: 4" in line]
+    assert "(such as bad/empty.midi: " in unreadable
+    assert unreadable.count("bad/empty.midi") == 1
 
 
 def test_names_that_no_terminal_can_show(tmp_path):
