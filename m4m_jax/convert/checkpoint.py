@@ -173,8 +173,8 @@ def _check_tensors(state: Mapping[str, Any], where: str) -> None:
     for name, value in state.items():
         if not isinstance(value, torch.Tensor) or value.layout is not torch.strided:
             raise M4MError(f"{where}: {name} in its state_dict is not a tensor")
-        if value.dtype not in (torch.float32, torch.bfloat16, torch.float16):
-            raise M4MError(f"{where}: {name} holds {value.dtype}; weights are float32 or shorter")
+        if value.dtype not in (torch.float64, torch.float32, torch.bfloat16, torch.float16):
+            raise M4MError(f"{where}: {name} holds {value.dtype}; weights are float64 or shorter")
         if value.device.type != "cpu":
             raise M4MError(f"{where}: {name} has no numbers (device {value.device})")
         # A tensor may repeat a few stored numbers without end; weights do not.

@@ -18,7 +18,7 @@ from m4m_jax.models.card import Card, read_card
 CARD = "m4m_card"
 """The metadata's key of a model's card, JSON."""
 
-FLOATS = ("F32", "F16", "BF16")
+FLOATS = ("F64", "F32", "F16", "BF16")
 
 
 def read_safetensors(path: epath.PathLike) -> WeightsFile:
@@ -40,7 +40,7 @@ def read_safetensors(path: epath.PathLike) -> WeightsFile:
         raise M4MError(f"{where} is not a safetensors file, or is damaged ({reason})") from error
     for name, kind in kinds.items():
         if kind not in FLOATS:
-            raise M4MError(f"{where}: {name} holds {kind}; weights are float32 or shorter")
+            raise M4MError(f"{where}: {name} holds {kind}; weights are float64 or shorter")
     card = read_card(metadata[CARD], where) if CARD in metadata else None
     return WeightsFile(where, Tensors(shapes, file.get_tensor), card=card)
 

@@ -14,7 +14,8 @@ from m4m_jax.models.card import Card
 class Tensors(Mapping[str, np.ndarray]):
     """Tensors that are read when they are asked for, each anew; their shapes are known before.
 
-    A bfloat16 or float16 tensor comes as float32, which holds it exactly.
+    They come as float32, which holds bfloat16 and float16 exactly; float64 is rounded, as PyTorch
+    rounds it on loading.
     """
 
     def __init__(self, shapes: Mapping[str, tuple[int, ...]], read: Callable[[str], np.ndarray]):
