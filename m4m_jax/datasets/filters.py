@@ -34,6 +34,6 @@ def quality_filter(table: NoteTable) -> NoteTable:
     if not (share <= ODD_SHARE_LIMIT or low < share < high):
         raise Rejected(
             "off the grid",
-            f"{share:.0%} of onsets are on odd steps in the track with the fewest of them",
+            f"{share:.1%} of onsets are on odd steps in the track with the fewest of them",
         )
     return table

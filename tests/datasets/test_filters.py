@@ -36,7 +36,7 @@ def test_share_of_odd_steps(odd, kept, noise):
     if kept:
         quality_filter(song)
     else:
-        with pytest.raises(Rejected, match=f"{odd}% of onsets") as caught:
+        with pytest.raises(Rejected, match=f"{odd}.0% of onsets") as caught:
             quality_filter(song)
         assert caught.value.reason == "off the grid"
 
