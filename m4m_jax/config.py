@@ -120,6 +120,22 @@ class Compress(Section):
     target: Ratio = 1
 
 
+class Component(Section):
+    """A part of a mixture: a data set, the view of its songs, and its share of the windows.
+
+    data and task are the run's own where they are left out; so are `reference`, `target` and
+    `dedup` where the task is left out, and otherwise they are the task's. weight: relative to the
+    other components' weights.
+    """
+
+    data: str | None = None
+    task: str | None = None
+    reference: str | None = None
+    target: str | None = None
+    dedup: bool | None = None
+    weight: Annotated[float, pydantic.Field(gt=0, allow_inf_nan=False)] = 1.0
+
+
 class Config(Section):
     """A training run.
 
@@ -129,7 +145,9 @@ class Config(Section):
     size: a preset of a new model; `encoder` completes it. A base has its own, and where they are
     given it is checked to have these.
     data, task: a data set by name, and the view of its songs; `reference`, `target`, `dedup` and
-    `max_notes` change the task's own, `compress` makes a stream coarser. window: steps of a
+    `max_notes` change the task's own, `compress` makes a stream coarser. mixture: several data sets
+    or tasks at once, in the place of the one. packed: a directory that `m4m data pack` wrote, where
+    the windows are read instead of being made from songs. window: steps of a
     training window; `pad_short` fills shorter songs with empty rows instead of leaving them out;
     `pitch_shift` moves training windows in pitch.
     batch: windows of the global batch of a step, in `accumulate` parts one after another.
@@ -151,6 +169,8 @@ class Config(Section):
     reference: str | None = None
     target: str | None = None
     dedup: bool | None = None
+    mixture: tuple[Component, ...] = ()
+    packed: str | None = None
     max_notes: Annotated[int, pydantic.Field(gt=0, le=32)] | None = None
     compress: Compress = Compress()
     window: Positive = 384
@@ -182,6 +202,7 @@ class Config(Section):
         """The adapter's options are those of its system; a new model has a size."""
         if not isinstance(fields, Mapping):
             return fields
+        fields = _of_first_component(fields)
         system, options = fields.get("system", "lm"), fields.get("adapter")
         if system in ADAPTERS and (options is None or isinstance(options, Mapping)):
             return {**fields, "adapter": {"system": system, **(options or {})}}
@@ -219,11 +240,37 @@ class Config(Section):
         return self
 
     @property
+    def components(self) -> tuple[Component, ...]:
+        """What the run is trained on, with nothing left out: one component, or the mixture's."""
+        own = self.model_dump(include={"task", "reference", "target", "dedup"})
+
+        def whole(part: Component) -> Component:
+            given = part.model_dump(exclude_none=True)
+            view = own if part.task is None else {}
+            return Component(**({"data": self.data} | view | given))
+
+        return tuple(map(whole, self.mixture or (Component(),)))
+
+    @property
     def bases(self) -> tuple[str, ...]:
         """The directories of base: none, one, or the reference's and the target's."""
         if self.base is None:
             return ()
         return self.base if isinstance(self.base, tuple) else (self.base,)
+
+
+def _of_first_component(fields: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Data and task of the mixture's first component that has them, where the run has none."""
+    mixture = fields.get("mixture")
+    if not isinstance(mixture, list | tuple):
+        return fields
+    parts = [part for part in mixture if isinstance(part, Mapping)]
+    first = {
+        key: next(part[key] for part in parts if key in part)
+        for key in ("data", "task")
+        if fields.get(key) is None and any(key in part for part in parts)
+    }
+    return {**fields, **first}
 
 
 def load_config(path: epath.PathLike, overrides: Sequence[str] = ()) -> Config:

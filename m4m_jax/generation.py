@@ -55,8 +55,8 @@ def generate(
 ) -> list[tuple[NoteTable, NoteTable]]:
     """Write the target of a task to a song.
 
-    task: must be the one that the model was trained for; its own by default. name: what errors call
-    the song. reference: the part that is read (default: as in training).
+    task: must be one that the model was trained for; its own, or the first of several, by default.
+    name: what errors call the song. reference: the part that is read (default: as in training).
     prompt_steps: so many steps of the song's own target part (of all of it, for a language model)
     begin the target. steps: length of the target (default: the song's). programs: the only
     instruments to write for (drums are 127); the rows written are well-formed in any case. The
@@ -70,7 +70,8 @@ def generate(
     """
     card, vocabulary = model.card, model.system.lm.vocabulary
     ratio, steps = card.compress.target, steps or song.length
-    _check_task(card.task, task)
+    _check_task(card.tasks, task)
+    card = card.of_task(task or card.task)
     if prompt_steps % ratio:
         raise M4MError(
             f"a prompt of {prompt_steps} steps is no multiple of {ratio}, the steps of a song that"
@@ -123,14 +124,14 @@ def _check_heard(given: NoteTable, part: str, ratio: int, name: str) -> None:
         )
 
 
-def _check_task(trained: str, wanted: str | None) -> None:
-    if wanted is not None and trained == UNKNOWN:
+def _check_task(trained: Sequence[str], wanted: str | None) -> None:
+    if wanted is not None and UNKNOWN in trained:
         raise M4MError(
             "the weights do not tell what they were trained for; "
             f"say so with m4m convert to-flax --task {wanted}"
         )
-    if wanted is not None and get_task(wanted).name != trained:
-        raise M4MError(f"the model was trained for {trained}, not for {wanted}")
+    if wanted is not None and get_task(wanted).name not in trained:
+        raise M4MError(f"the model was trained for {', '.join(trained)}, not for {wanted}")
 
 
 def _allowed(programs: Iterable[int] | None) -> np.ndarray | None:

@@ -143,18 +143,29 @@ def largest(windows: int, steps: int, width: int, reference_steps: int | None = 
 
 
 def choose_sizes(seen: Sequence[Size], most: Size) -> tuple[Size, ...]:
-    """A few sizes for batches like those `seen`: a typical one, a large one, and `most`.
+    """A few sizes for batches like those `seen`, ascending; a batch past one takes the next.
 
-    Every size is a program to compile, so there are three at the most; a batch past one size takes
-    the next, and `most` holds them all.
+    One for the usual batch, as small as makes the work least over those seen; one with a tenth to
+    spare over the largest of them, one with half, and `most`, which holds them all. Every size that
+    is needed is a program to compile, and the last two hardly ever are.
     """
-    rows, blocks = np.array(seen).T
+    need = np.array(seen, np.float64)
+    large = need.max(axis=0)
 
-    def margin(share: float) -> Size:
-        return Size(*(int(np.ceil(np.max(x) * share / 8) * 8) for x in (rows, blocks)))
+    def work(size: Size) -> float:
+        """What the batches seen cost with this size and `large`, rows and blocks weighing alike."""
+        fits = (need <= size).all(axis=1)
+        return float(np.where(fits, (size / large).sum(), 2.2).mean())
 
-    ladder = [Size(*map(min, size, most)) for size in (margin(1.1), margin(1.5))]
-    return tuple(dict.fromkeys([*ladder, most]))
+    quantiles = np.quantile(need, np.linspace(0.5, 1, 21), axis=0)
+    usual = min((_rounded(q) for q in quantiles), key=work)
+    ladder = [usual, _rounded(1.1 * large), _rounded(1.5 * large), most]
+    return tuple(dict.fromkeys(Size(*map(min, size, most)) for size in ladder))
+
+
+def _rounded(size: np.ndarray) -> Size:
+    """The next multiples of 8."""
+    return Size(*(int(x) for x in np.ceil(size / 8) * 8))
 
 
 def pack(
@@ -173,29 +184,58 @@ def pack(
     """
     packed = _shards(reference, target, shards, vocabulary.pad)
     need = Size(max(len(s.rows) for s in packed), max(s.blocks for s in packed))
-    size = next((s for s in sizes or (need,) if s.holds(need)), None)
-    if size is None:
-        raise ValueError(f"no size of {list(sizes or ())} holds a batch of {need}")
     windows, steps, width = target.shape[0] // shards, *target.shape[1:]
     cells = windows * steps
     index = np.stack([s.which for s in packed]).astype(np.int32)
 
     def blocks(values: str, empty: int) -> np.ndarray:
-        out = np.full((shards, size.blocks * BLOCK), empty, np.int32)
+        out = np.full((shards, need.blocks * BLOCK), empty, np.int32)
         for i, s in enumerate(packed):
             out[i, s.slot] = getattr(s, values)
-        return out.reshape(shards, size.blocks, BLOCK)
+        return out.reshape(shards, need.blocks, BLOCK)
 
-    rows = np.full((shards, size.rows, width), vocabulary.pad, np.int32)
+    rows = np.full((shards, need.rows, width), vocabulary.pad, np.int32)
     for i, s in enumerate(packed):
         rows[i, : len(s.rows)] = s.rows
-    return PackedBatch(
+    batch = PackedBatch(
         rows=rows,
         reference=None if reference is None else index[:, :-cells].reshape(shards, windows, -1),
         target=index[:, -cells:].reshape(shards, windows, steps),
         tokens=blocks("tokens", vocabulary.pad),
         step=blocks("step", -1),
         position=blocks("position", 0),
+    )
+    return batch if sizes is None else widen(batch, first_that_holds(need, sizes), vocabulary)
+
+
+def size_of(batch: PackedBatch) -> Size:
+    """How large the arrays of a packed batch [..., S, ...] are."""
+    return Size(batch.rows.shape[-2], batch.tokens.shape[-2])
+
+
+def first_that_holds(need: Size, sizes: Iterable[Size]) -> Size:
+    """The first of `sizes` that holds a batch of size `need`; ValueError where none does."""
+    for size in sizes:
+        if size.holds(need):
+            return size
+    raise ValueError(f"no size of {list(sizes)} holds a batch of {need}")
+
+
+def widen(batch: PackedBatch, size: Size, vocabulary: Vocabulary) -> PackedBatch:
+    """A packed batch [..., S, ...] with its arrays filled up to a larger size."""
+
+    def fill(values: np.ndarray, length: int, empty: int) -> np.ndarray:
+        out = np.full((*values.shape[:-2], length, values.shape[-1]), empty, np.int32)
+        out[..., : values.shape[-2], :] = values
+        return out
+
+    if size == size_of(batch):
+        return batch
+    return batch._replace(
+        rows=fill(batch.rows, size.rows, vocabulary.pad),
+        tokens=fill(batch.tokens, size.blocks, vocabulary.pad),
+        step=fill(batch.step, size.blocks, -1),
+        position=fill(batch.position, size.blocks, 0),
     )
 
 

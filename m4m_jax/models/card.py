@@ -43,6 +43,21 @@ class Base(pydantic.BaseModel, frozen=True, extra="forbid"):
     path: str
 
 
+class Part(pydantic.BaseModel, frozen=True, extra="forbid"):
+    """A component of the mixture that a model was trained on; fields as in `Card`.
+
+    weight: its share of the windows, relative to the others' weights.
+    """
+
+    task: str
+    reference: str | None
+    target: str
+    dedup: bool
+    data: str
+    parts: dict[str, str]
+    weight: float
+
+
 class Card(pydantic.BaseModel, frozen=True, extra="forbid"):
     """A model's description: what it is made of, and what it was made for.
 
@@ -53,6 +68,8 @@ class Card(pydantic.BaseModel, frozen=True, extra="forbid"):
     max_notes: notes a row, N, for reference and target. compress: how much coarser than the song
     they are. window: steps of a song that it was trained on.
     parts: the names that its data set gives to part selectors.
+    mixture: what it was trained on, where that were several data sets or tasks; the fields above
+    are those of the first.
     """
 
     format: Annotated[int, pydantic.Field(ge=FORMAT, le=FORMAT)] = FORMAT
@@ -71,6 +88,7 @@ class Card(pydantic.BaseModel, frozen=True, extra="forbid"):
     window: int
     data: str | None = None
     parts: dict[str, str] = {}
+    mixture: tuple[Part, ...] = ()
     versions: dict[str, str] = pydantic.Field(default_factory=lambda: versions())
 
     @pydantic.model_validator(mode="after")
@@ -86,6 +104,16 @@ class Card(pydantic.BaseModel, frozen=True, extra="forbid"):
             needed = [name for name, w in zip(("base", "reference_base"), wanted, strict=True) if w]
             raise ValueError(f"system {self.system} needs {' and '.join(needed) or 'no base'} here")
         return self
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """What it was trained for."""
+        return tuple(dict.fromkeys([self.task, *(part.task for part in self.mixture)]))
+
+    def of_task(self, task: str) -> Card:
+        """The card with the parts of one of its tasks; of several alike, the first's."""
+        part = next((part for part in self.mixture if part.task == task), None)
+        return self if part is None else self.model_copy(update=part.model_dump(exclude={"weight"}))
 
     @property
     def bases(self) -> tuple[Base, ...]:

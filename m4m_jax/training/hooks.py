@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -13,7 +13,6 @@ import rich.progress
 from etils import epath
 from tensorboardX import SummaryWriter
 
-from m4m_jax.data.packing import PackedBatch
 from m4m_jax.errors import M4MError
 from m4m_jax.files import atomic_path
 from m4m_jax.pretrained import METRIC
@@ -23,28 +22,16 @@ from m4m_jax.training.state import TrainState
 Metrics = dict[str, Any]
 
 
-def mean_nll(evaluate: Callable, params: Any, batches: Iterable[PackedBatch]) -> float:
-    """NLL a target token, in nats, over batches; `evaluate(params, batch) -> (sum, tokens)`."""
-    sums = [evaluate(params, batch) for batch in batches]
-    return float(sum(float(s) for s, _ in sums) / sum(int(n) for _, n in sums))
-
-
 class Validation:
-    """Adds the NLL on fixed validation batches to the metrics, now and then and at the end."""
+    """Adds the NLL on validation windows to the metrics, now and then and at the end."""
 
-    def __init__(
-        self,
-        evaluate: Callable,
-        batches: Callable[[], Iterable[PackedBatch]],
-        every: int,
-        last: int,
-    ):
-        self.evaluate, self.batches, self.every, self.last = evaluate, batches, every, last
+    def __init__(self, validate: Callable[[Any], dict[str, float]], every: int, last: int):
+        self.validate, self.every, self.last = validate, every, last
 
     def after(self, step: int, state: TrainState, metrics: Metrics) -> None:
         """Validate where a multiple of `every`, or the end, is reached."""
         if step % self.every == 0 or step == self.last:
-            metrics[METRIC] = mean_nll(self.evaluate, state.params, self.batches())
+            metrics.update(self.validate(state.params))
 
     def close(self) -> None:
         """Nothing to do."""

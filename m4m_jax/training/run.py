@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-import grain
 import jax
 import jax.numpy as jnp
 import yaml
 from etils import epath
 from flax import nnx
-from jax.sharding import Mesh
 
-from m4m_jax import datasets, pretrained
+from m4m_jax import pretrained
 from m4m_jax.config import CocoMulla, Config, SelfAttentive, load_config
-from m4m_jax.data import packing, pipeline
-from m4m_jax.data.packing import PackedBatch
+from m4m_jax.data.supply import Supply, supply, tasks_of
 from m4m_jax.errors import M4MError
 from m4m_jax.files import atomic_path
 from m4m_jax.models import card as cards
@@ -31,28 +28,20 @@ from m4m_jax.models.lora import LoRAConfig
 from m4m_jax.models.self_attentive import SelfConfig
 from m4m_jax.models.seq2seq import seq2seq_size
 from m4m_jax.models.system import System
-from m4m_jax.music.compression import Compression
-from m4m_jax.music.simunote import Vocabulary, by_name
-from m4m_jax.music.tasks import Task, get_task
+from m4m_jax.music.tasks import Task
 from m4m_jax.pretrained import METRIC, Model
 from m4m_jax.training import hooks, sharding
 from m4m_jax.training.checkpoints import Checkpoints
+from m4m_jax.training.feed import Feed, HeldOut, placed
 from m4m_jax.training.loop import Hook, train
 from m4m_jax.training.optim import Hyper, Schedule
 from m4m_jax.training.state import init_state, split
 from m4m_jax.training.step import make_evaluation, make_step
 
-SIZING_BATCHES = 48
-"""How many batches the sizes of the packed arrays are chosen from."""
-
 
 def task_of(config: Config) -> Task:
-    """The task of a run, with the configuration's changes."""
-    names = ("reference", "target", "dedup", "max_notes")
-    changes = {name: getattr(config, name) for name in names}
-    changes = {name: value for name, value in changes.items() if value is not None}
-    compress = Compression(**config.compress.model_dump())
-    return dataclasses.replace(get_task(config.task), **changes, compress=compress)
+    """The task of a run, with the configuration's changes; a mixture's first."""
+    return tasks_of(config)[0]
 
 
 def new_system(config: Config, task: Task, path: epath.Path) -> tuple[System, Card]:
@@ -152,96 +141,35 @@ def hyper_of(config: Config) -> Hyper:
 
 
 @dataclasses.dataclass(frozen=True)
-class Packer:
-    """A batch of token windows -> the packed arrays of this host, leaves [A, S, ...]."""
-
-    parts: int
-    shards: int
-    vocabulary: Vocabulary
-    sizes: tuple[packing.Size, ...] = ()
-
-    def measure(self, batch: dict[str, Any]) -> packing.Size:
-        """The least size that holds a batch."""
-        return packing.measure(
-            batch["target"],
-            batch.get("reference"),
-            shards=self.parts * self.shards,
-            vocabulary=self.vocabulary,
-        )
-
-    def __call__(self, batch: dict[str, Any]) -> PackedBatch:
-        """Pack, and take microbatches apart."""
-        packed = packing.pack(
-            batch["target"],
-            batch.get("reference"),
-            vocabulary=self.vocabulary,
-            shards=self.parts * self.shards,
-            sizes=self.sizes,
-        )
-        return jax.tree.map(lambda x: x.reshape(self.parts, self.shards, *x.shape[1:]), packed)
-
-
-class Feed:
-    """The packed batches of a run, for training or for validation."""
-
-    def __init__(
-        self, config: Config, task: Task, songs: pipeline.SongSource, mesh: Mesh, *, train: bool
-    ):
-        self.mesh = mesh
-        self.usable = pipeline.usable_songs(
-            songs, task, window=config.window, pad_short=config.pad_short
-        )
-        self.stream = pipeline.dataset(
-            songs,
-            task,
-            batch_size=config.batch,
-            window=config.window,
-            seed=config.seed,
-            vocabulary=by_name(config.vocabulary),
-            train=train,
-            num_batches=config.validation_batches,
-            pitch_shift=config.pitch_shift,
-            pad_short=config.pad_short,
-            host=jax.process_index(),
-            hosts=jax.process_count(),
-            usable=self.usable,
-        )
-        packer = Packer(
-            parts=config.accumulate if train else 1,
-            shards=sharding.shards(mesh) // jax.process_count(),
-            vocabulary=by_name(config.vocabulary),
-        )
-        self.packer = dataclasses.replace(packer, sizes=self._sizes(packer, train))
-
-    def _sizes(self, packer: Packer, train: bool) -> tuple[packing.Size, ...]:
-        """Chosen from a few batches for training, from all of them for validation."""
-        number = SIZING_BATCHES if train else len(self.stream)
-        seen = [packer.measure(self.stream[k]) for k in range(number)]
-        if not train:
-            return (packing.Size(*(max(x) for x in zip(*seen, strict=True))),)
-        first = self.stream[0]
-        windows, steps, width = first["target"].shape
-        windows //= packer.parts * packer.shards
-        heard = first["reference"].shape[1] if "reference" in first else 0
-        return packing.choose_sizes(seen, packing.largest(windows, steps, width, heard))
-
-    def iterator(self) -> grain.DatasetIterator:
-        """The batches, packed ahead of time by threads; its state can be saved and set."""
-        ahead = grain.ReadOptions(num_threads=2, prefetch_buffer_size=8)
-        return iter(self.stream.map(self.packer).to_iter_dataset(ahead))
-
-    def placed(self, batches: Iterator[PackedBatch]) -> Iterator[PackedBatch]:
-        """Batches on the devices of the mesh."""
-        return (sharding.shard_batch(batch, self.mesh) for batch in batches)
-
-
-@dataclasses.dataclass(frozen=True)
 class Result:
     """A finished run: its directory, and the validation NLL before training and at its best."""
 
     path: epath.Path
     before: float
     best: float
+
+
+_MAY_CHANGE = ("steps", "every", "keep", "packed")
+
+
+def described(config: Config, windows: Supply) -> dict[str, Any]:
+    """What a card says of the data of a run."""
+    parts = [
+        cards.Part(
+            data=str(part.data),
+            parts=parts,
+            weight=part.weight,
+            task=task.name,
+            reference=task.reference,
+            target=task.target,
+            dedup=task.dedup,
+        )
+        for part, task, parts in zip(
+            config.components, tasks_of(config), windows.parts, strict=True
+        )
+    ]
+    told = {"data": parts[0].data, "parts": parts[0].parts}
+    return told | ({"mixture": tuple(parts)} if len(parts) > 1 else {})
 
 
 def settle(config: Config, card: Card, path: epath.Path) -> None:
@@ -252,7 +180,7 @@ def settle(config: Config, card: Card, path: epath.Path) -> None:
     file, now = path / "config.yaml", config.model_dump(mode="json")
     if file.exists():
         before = load_config(file).model_dump(mode="json")
-        differ = [k for k in now if k not in ("steps", "every", "keep") and before[k] != now[k]]
+        differ = [k for k in now if k not in _MAY_CHANGE and before[k] != now[k]]
         if differ:
             raise M4MError(
                 f"{path} holds a run with another {', '.join(differ)}; name a new directory with -o"
@@ -278,22 +206,20 @@ def run(config: Config, path: epath.PathLike, data_dir: epath.PathLike | None = 
             f"a batch of {config.batch} does not divide into {parts} parts "
             f"({config.accumulate} to accumulate on {sharding.shards(mesh)} devices)"
         )
-    songs = datasets.open_split(config.data, "train", data_dir=data_dir)
-    held = datasets.open_split(config.data, "validation", data_dir=data_dir)
-    feed = Feed(config, task, songs, mesh, train=True)
-    validation = Feed(config, task, held, mesh, train=False)
-    print(f"training on {feed.usable.summary()}", flush=True)
-    print(f"validating on {validation.usable.summary()}", flush=True)
+    windows = supply(config, data_dir)
+    feed = Feed(config, windows.train, mesh)
+    validation = HeldOut(config, windows.validation, mesh)
+    print("\n".join(windows.summary), flush=True)
 
     system, card = new_system(config, task, path)
-    settle(config, card.model_copy(update={"data": config.data, "parts": dict(songs.parts)}), path)
+    settle(config, card.model_copy(update=described(config, windows)), path)
     graph, params, base = split(system)
     whole = parameters.by_name(base) if cards.saved(system) is nnx.Variable else {}
     params, base = (sharding.shard_parameters(x, mesh) for x in (params, base))
     state = init_state(params)._replace(step=sharding.replicate(jnp.zeros((), jnp.int32), mesh))
 
     checkpoints = Checkpoints(path, config.keep, whole)
-    batches = feed.iterator()
+    batches = feed.batches()
     if checkpoints.latest() is not None:
         state, position = checkpoints.restore(state)
         batches.set_state(position)
@@ -304,15 +230,15 @@ def run(config: Config, path: epath.PathLike, data_dir: epath.PathLike | None = 
     step = jax.jit(make_step(graph, schedule, dtype), donate_argnums=1)
     evaluate = functools.partial(jax.jit(make_evaluation(graph, dtype)), base)
 
-    def held_out() -> Iterator[PackedBatch]:
-        return validation.placed(validation.iterator())
+    def validate(params: Any) -> dict[str, float]:
+        return validation.nll(lambda batch: evaluate(params, batch))
 
     log = hooks.MetricsFile(path / "metrics.jsonl", resumed)
     if not resumed:
-        log.write(0, {METRIC: hooks.mean_nll(evaluate, state.params, held_out())})
+        log.write(0, validate(state.params))
     every, title = config.every, f"{config.system} {config.task}"
     after: list[Hook] = [
-        hooks.Validation(evaluate, held_out, every.validation, config.steps),
+        hooks.Validation(validate, every.validation, config.steps),
         hooks.Rates(every.log),
         hooks.StopAtNaN(checkpoints, every.checkpoint),
         log,
@@ -325,7 +251,7 @@ def run(config: Config, path: epath.PathLike, data_dir: epath.PathLike | None = 
         step,
         base,
         state,
-        feed.placed(batches),
+        placed(batches, mesh),
         hyper_of(config),
         key,
         steps=config.steps,

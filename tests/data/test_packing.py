@@ -131,10 +131,35 @@ def test_a_batch_takes_the_first_size_that_holds_it():
 
 def test_chosen_sizes_ascend_to_the_most():
     most = Size(768, 400)
-    sizes = choose_sizes([Size(30, 12), Size(80, 9)], most)
-    assert sizes == (Size(88, 16), Size(120, 24), most)
-    assert choose_sizes([Size(700, 390)], most) == (most,)
-    assert all(size.holds(Size(80, 12)) for size in sizes)
+    seen = [*[Size(30, 9)] * 9, Size(80, 12)]
+    sizes = choose_sizes(seen, most)
+    assert sizes == (Size(32, 16), Size(88, 16), Size(120, 24), most)
+    assert choose_sizes([Size(700, 390)], most)[-1] == most
+    assert all(size.holds(Size(80, 12)) for size in sizes[1:])
+    assert choose_sizes([most], most) == (most,)
+
+
+def test_the_usual_size_is_left_out_where_it_saves_nothing():
+    """Half the batches need the rows, the other half the blocks: the largest serves all."""
+    seen = [Size(80, 16), Size(16, 80)] * 4
+    assert choose_sizes(seen, Size(800, 800)) == (
+        *(Size(80, 80), Size(88, 88), Size(120, 120)),
+        Size(800, 800),
+    )
+
+
+@settings(max_examples=100, deadline=None)
+@given(batches(), st.integers(0, 20), st.integers(0, 5))
+def test_a_wider_batch_holds_the_same(example, rows, blocks):
+    target, reference, shards, vocabulary = example
+    own = pack(target, reference, vocabulary=vocabulary, shards=shards)
+    need = packing.size_of(own)
+    wide = Size(need.rows + rows, need.blocks + blocks)
+    found = packing.widen(own, wide, vocabulary)
+    assert packing.size_of(found) == wide
+    assert np.array_equal(found.rows[:, : need.rows], own.rows)
+    assert np.array_equal(unpack(found.tokens, found), unpack(own.tokens, own))
+    assert (found.step >= 0).sum() == (own.step >= 0).sum()
 
 
 def test_equal_digests_do_not_make_rows_equal(monkeypatch):

@@ -11,13 +11,14 @@ import pytest
 import yaml
 from flax import nnx
 
-from m4m_jax import datasets, pretrained
+from m4m_jax import pretrained
 from m4m_jax.config import Config, load_config
+from m4m_jax.data import pipeline
+from m4m_jax.data.supply import supply
 from m4m_jax.errors import M4MError
 from m4m_jax.models import parameters
 from m4m_jax.models.cross import CrossAdapter
-from m4m_jax.training import sharding
-from m4m_jax.training.run import Feed, run, task_of
+from m4m_jax.training.run import run
 from tests.training import runs
 
 pytestmark = [
@@ -192,9 +193,8 @@ def test_an_adapter_learns_on_a_base(place):
 
 def test_validation_figures_are_those_of_the_loaded_model(place, data):
     config = load_config(place / "cross" / "config.yaml")
-    held = datasets.open_split(config.data, "validation", data)
-    mesh = sharding.make_mesh(config.mesh)
-    stream = Feed(config, task_of(config), held, mesh, train=False).stream
+    (windows,) = supply(config, data).validation.values()
+    stream = pipeline.batched(windows, config.batch)
     model = pretrained.load(place / "cross")
     total, tokens = 0.0, 0
     for k in range(len(stream)):

@@ -1,0 +1,211 @@
+"""Where a run's windows come from, by its configuration: from songs, or from a packed data set."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+from etils import epath
+
+from m4m_jax import datasets
+from m4m_jax.config import Component, Config
+from m4m_jax.data import pipeline, stored
+from m4m_jax.errors import M4MError
+from m4m_jax.music.compression import Compression
+from m4m_jax.music.simunote import Vocabulary, by_name
+from m4m_jax.music.tasks import Task, get_task
+
+SIZING_BATCHES = 48
+"""How many batches the sizes of the packed arrays are chosen from."""
+
+
+@dataclass(frozen=True)
+class Supply:
+    """The windows of a run, and what there is to say of them.
+
+    Attributes:
+        train: a `grain.MapDataset` of windows, as of `pipeline.stream`.
+        validation: the windows held out, for each component by its label.
+        parts: each component's names of parts, to the selectors that they stand for.
+        summary: which songs are used; lines.
+        epoch: training windows in which every song of the first component comes up.
+    """
+
+    train: Any
+    validation: dict[str, Any]
+    parts: tuple[dict[str, str], ...]
+    summary: tuple[str, ...]
+    epoch: int
+
+
+def tasks_of(config: Config) -> tuple[Task, ...]:
+    """The tasks of a run's components, with the configuration's changes; all have one N."""
+    compress = Compression(**config.compress.model_dump())
+    found = []
+    for part in config.components:
+        assert part.task is not None
+        changes = part.model_dump(include={"reference", "target", "dedup"}, exclude_none=True)
+        task = get_task(part.task)
+        found.append(dataclasses.replace(task, **changes, compress=compress))
+    count = config.max_notes or max(task.max_notes for task in found)
+    return tuple(dataclasses.replace(task, max_notes=count) for task in found)
+
+
+def labels(config: Config) -> tuple[str, ...]:
+    """What the components are called: `TASK/DATA`, numbered where two would be called alike."""
+    names = [f"{part.task}/{part.data}" for part in config.components]
+    met, found = Counter[str](), []
+    for name in names:
+        met[name] += 1
+        found.append(f"{name}-{met[name]}" if names.count(name) > 1 else name)
+    return tuple(found)
+
+
+def view(config: Config) -> dict[str, Any]:
+    """All of a configuration that decides which windows there are, as plain values."""
+    tasks, parts = tasks_of(config), config.components
+    whole = sum(part.weight for part in parts)
+    return {
+        "components": [
+            {
+                "data": part.data,
+                "task": task.name,
+                "reference": task.reference,
+                "target": task.target,
+                "dedup": task.dedup,
+                "share": part.weight / whole,
+            }
+            for part, task in zip(parts, tasks, strict=True)
+        ],
+        "max_notes": tasks[0].max_notes,
+        **config.model_dump(
+            include={"compress", "vocabulary", "window", "pad_short", "pitch_shift", "seed"}
+        ),
+    }
+
+
+def validation_windows(config: Config) -> tuple[int, ...]:
+    """How many windows of each component are held out: whole batches, shared out by weight."""
+    weights = [part.weight for part in config.components]
+    counts = (config.validation_batches * weight / sum(weights) for weight in weights)
+    return tuple(max(round(count), 1) * config.batch for count in counts)
+
+
+def train_windows(config: Config) -> int:
+    """How many training windows a run reads: those of its steps, and what sizes are chosen from."""
+    return max(config.steps, SIZING_BATCHES) * config.batch
+
+
+def supply(config: Config, data_dir: epath.PathLike | None = None) -> Supply:
+    """The windows of a run.
+
+    Raises:
+        M4MError: a data set has not been built, or has no song that can be used; packed windows are
+            of another configuration, or too few.
+    """
+    return _from_songs(config, data_dir) if config.packed is None else _from_packed(config)
+
+
+def _from_songs(config: Config, data_dir: epath.PathLike | None) -> Supply:
+    tasks, names = tasks_of(config), labels(config)
+    shared = config.model_dump(include={"window", "pad_short"})
+    options = shared | config.model_dump(include={"seed", "pitch_shift"})
+    options["vocabulary"] = by_name(config.vocabulary)
+    lines: list[str] = []
+
+    def component(part: Component, task: Task, name: str, split: str) -> pipeline.Component:
+        songs = datasets.open_split(str(part.data), split, data_dir=data_dir)
+        usable = pipeline.usable_songs(songs, task, **shared)
+        doing = "training" if split == "train" else "validating"
+        lines.append(f"{doing} on {usable.summary()}" + (f" ({name})" if len(tasks) > 1 else ""))
+        return pipeline.Component(songs, task, part.weight, songs.parts, usable)
+
+    def components(split: str) -> list[pipeline.Component]:
+        parts = zip(config.components, tasks, names, strict=True)
+        return [component(*part, split) for part in parts]
+
+    learned, held = components("train"), components("validation")
+    validation = {
+        name: pipeline.stream(held, only=number, train=False, **options)[:count]
+        for number, (name, count) in enumerate(zip(names, validation_windows(config), strict=True))
+    }
+    parts = tuple(dict(part.names or {}) for part in learned)
+    weights = [part.weight for part in learned]
+    first = learned[0].usable
+    assert first is not None
+    epoch = math.ceil(len(first.indices) * sum(weights) / weights[0])
+    return Supply(pipeline.stream(learned, **options), validation, parts, tuple(lines), epoch)
+
+
+def _from_packed(config: Config) -> Supply:
+    assert config.packed is not None
+    packed = stored.read_about(config.packed)
+    wanted = view(config)
+    differ = [key for key in wanted if packed.view.get(key) != wanted[key]]
+    if differ:
+        raise M4MError(
+            f"packed={config.packed} holds windows of another {', '.join(differ)};"
+            " leave packed out, or pack this run's own with m4m data pack"
+        )
+    names, vocabulary = labels(config), by_name(config.vocabulary)
+    train = _enough(packed, "train", train_windows(config), vocabulary)
+    validation = {
+        name: _enough(packed, stored.held_out(number), count, vocabulary)
+        for number, (name, count) in enumerate(zip(names, validation_windows(config), strict=True))
+    }
+    return Supply(train, validation, packed.parts, packed.summary, packed.epoch)
+
+
+def _enough(packed: stored.About, split: str, count: int, vocabulary: Vocabulary) -> Any:
+    there = packed.windows[split]
+    if there < count:
+        raise M4MError(
+            f"{packed.directory}: there are {there} {split} windows, and this run reads {count};"
+            " take fewer steps, or pack more of them with m4m data pack"
+        )
+    found = stored.windows(packed, split, vocabulary)
+    return found if split == "train" else found[:count]
+
+
+def pack(
+    config: Config,
+    directory: epath.PathLike,
+    data_dir: epath.PathLike | None = None,
+    *,
+    epochs: float | None = None,
+    progress: Any = None,
+) -> stored.About:
+    """Store the windows of a run, so that it need only read them.
+
+    Args:
+        config: the run.
+        directory: where to write; it must not exist yet.
+        data_dir: where its data sets live.
+        epochs: how often each training song comes up (of the first component, in a mixture), give
+            or take what `train_windows` reads at least; when `None`, as many windows are stored as
+            the run's steps read.
+        progress: called with the numbers of windows done and of all.
+
+    Raises:
+        M4MError: as `supply`; there is something at `directory`; it cannot be written to.
+    """
+    found = _from_songs(config, data_dir)
+    count = train_windows(config)
+    if epochs is not None:
+        count = max(round(epochs * found.epoch), SIZING_BATCHES * config.batch)
+    splits = {"train": found.train[:count]}
+    for number, held in enumerate(found.validation.values()):
+        splits[stored.held_out(number)] = held
+    about = stored.About(
+        epath.Path(directory),
+        view(config),
+        found.parts,
+        found.summary,
+        found.epoch,
+        {name: len(windows) for name, windows in splits.items()},
+    )
+    stored.write(about, splits, by_name(config.vocabulary), progress=progress)
+    return about
