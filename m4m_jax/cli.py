@@ -35,6 +35,11 @@ _UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 
 _INTERRUPTED = 130  # as a shell reports a program ended by Ctrl-C
 
+
+class _InterruptedError(Exception):
+    """Ctrl-C, of which more is to be said than that it came."""
+
+
 MidiFile = Annotated[str, typer.Argument(metavar="FILE", help="A MIDI file.")]
 DataDir = Annotated[
     str | None,
@@ -169,10 +174,13 @@ def data_build(
     from m4m_jax.progress import progress_bar
 
     full = name if config is None else f"{name}/{config}"
-    with progress_bar("reading songs") as progress:
-        report = datasets.build(
-            full, source, data_dir, workers=workers, time_limit=time_limit, progress=progress
-        )
+    try:
+        with progress_bar(f"building {full}") as progress:
+            report = datasets.build(
+                full, source, data_dir, workers=workers, time_limit=time_limit, progress=progress
+            )
+    except KeyboardInterrupt as error:
+        raise _InterruptedError(str(error) or "interrupted") from None
     print("\n".join(report.summary()))
     print(datasets.info(full, data_dir).directory)
 
@@ -456,6 +464,9 @@ def _run(arguments: Sequence[str] | None) -> int:
         if error.filename is None:
             raise
         return _fail(f"{error.filename}: {error.strerror or error}")
+    except _InterruptedError as error:
+        print(f"m4m: {error}", file=sys.stderr)
+        sys.exit(_INTERRUPTED)
     except (KeyboardInterrupt, typer.Abort):
         return _INTERRUPTED
 

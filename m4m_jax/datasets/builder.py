@@ -8,26 +8,27 @@ as array_record files and read with `tfds.data_source`.
 from __future__ import annotations
 
 import abc
-import os
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import tensorflow_datasets as tfds
 from etils import epath
+from tensorflow_datasets.core.dataset_builder import FileReaderBuilder
 
 from m4m_jax.datasets import record
-from m4m_jax.datasets.ingest import Progress, Report, Source, ingest
-from m4m_jax.errors import M4MError
+from m4m_jax.datasets.folders import state_of
+from m4m_jax.datasets.ingest import NothingKept, Report, Source
+from m4m_jax.datasets.run_local import run_local
+from m4m_jax.datasets.staging import Job, Layout
+
+# Does what is left of a job.
+Engine = Callable[[Job], None]
 
 REPORT_FILE = "report.json"
 
 
-def default_workers() -> int:
-    """Return how many processes this machine can run at once."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-class SongBuilder(tfds.core.GeneratorBasedBuilder):
+class SongBuilder(FileReaderBuilder):
     """A TFDS builder of songs.
 
     Attributes:
@@ -53,11 +54,9 @@ class SongBuilder(tfds.core.GeneratorBasedBuilder):
             source: a local copy of the songs; `None` for `DownloadConfig.manual_dir`, or for what
                 the builder knows by itself.
             config: what `make_config` makes, or its name.
-            **kwargs: as for `tfds.core.GeneratorBasedBuilder`.
+            **kwargs: as for `FileReaderBuilder`.
         """
         self._source = None if source is None else epath.Path(source).expanduser()
-        self._songs: dict[str, list[record.Song]] | None = None
-        self.report: Report | None = None
         kwargs.setdefault("file_format", "array_record")
         if isinstance(config, str):
             config = self.make_config(config)
@@ -89,33 +88,50 @@ class SongBuilder(tfds.core.GeneratorBasedBuilder):
             M4MError: there are no songs to be found there.
         """
 
-    def ingest(
+    def build(
         self,
+        staging: epath.Path,
+        engine: Engine,
         *,
-        workers: int | None = None,
         time_limit: float = 60.0,
-        progress: Progress | None = None,
         folder: epath.Path | None = None,
     ) -> Report:
-        """Read the songs, to be written by `download_and_prepare`; see `ingest.ingest`.
+        """Make a data set in `data_path`: records, TFDS's description of them, and the report.
+
+        Args:
+            staging: a folder for what is not finished. If it has such of the same build in it, that
+                is not made again.
+            engine: does the job's work.
+            time_limit: seconds that reading one file may take.
+            folder: a local copy of the songs, where the builder was not given one.
 
         Raises:
-            M4MError: there are no files, or none of them could be kept.
+            M4MError: there are no files, or (NothingKept) none that could be used.
         """
-        source = self.source_files(self._source or folder)
-        songs, report = ingest(
-            self.info.full_name.rsplit("/", 1)[0],
-            source,
-            workers=workers or default_workers(),
-            time_limit=time_limit,
-            progress=progress,
-        )
+        name = self.info.full_name.rsplit("/", 1)[0]
+        place = self._source or folder
+        source, state = self.source_files(place), state_of(place)
+        job = Job.start(staging, self.data_path, self.name, name, source, state, time_limit)
+        engine(job)
+        report = job.layout.report
         if not report.kept:
-            raise M4MError(
+            raise NothingKept(
                 f"{report.source}: none of {report.files} files can be used ({report.reasons()})"
             )
-        self._songs, self.report = songs, report
+        job.clear()
+        (self.data_path / REPORT_FILE).write_text(report.to_json())
+        self._describe(job.layout)
         return report
+
+    def _describe(self, layout: Layout) -> None:
+        infos = [
+            tfds.core.SplitInfo(name=split, shard_lengths=lengths, num_bytes=layout.sizes[split])
+            for split, lengths in layout.lengths.items()
+        ]
+        self.info.set_splits(tfds.core.SplitDict(infos))
+        self.info.metadata["source"] = layout.report.source
+        self.info.metadata["digest"] = layout.digest
+        self.info.write_to_directory(self.data_path)
 
     def _info(self) -> tfds.core.DatasetInfo:
         return self.dataset_info_from_configs(
@@ -127,20 +143,10 @@ class SongBuilder(tfds.core.GeneratorBasedBuilder):
             metadata=tfds.core.MetadataDict(record_version=record.RECORD_VERSION, parts=self.parts),
         )
 
-    def _split_generators(self, dl_manager: Any) -> dict[str, Iterator[Any]]:
-        if self._songs is None:
-            # Reached through TFDS's own tools; `manual_dir` raises where there is no such folder.
-            manual = self.MANUAL_DOWNLOAD_INSTRUCTIONS and self._source is None
-            self.ingest(folder=epath.Path(dl_manager.manual_dir) if manual else None)
-        assert self._songs is not None
-        assert self.report is not None
-        self.info.metadata["source"] = self.report.source
-        # TFDS's folder is still an unfinished one, which is renamed when it is whole.
-        (self.data_path / REPORT_FILE).write_text(self.report.to_json())
-        return {
-            split: self._generate_examples(songs) for split, songs in self._songs.items() if songs
-        }
-
-    def _generate_examples(self, songs: list[record.Song]) -> Iterator[Any]:
-        for number, song in enumerate(songs):
-            yield number, record.encode(song)
+    def _download_and_prepare(self, dl_manager: Any, download_config: Any) -> None:
+        # Reached through TFDS's own tools; `manual_dir` raises where there is no such folder. The
+        # data path is an unfinished folder, which TFDS renames when it is whole.
+        manual = self.MANUAL_DOWNLOAD_INSTRUCTIONS and self._source is None
+        folder = epath.Path(dl_manager.manual_dir) if manual else None
+        with tempfile.TemporaryDirectory(dir=self.data_path.parent) as staging:
+            self.build(epath.Path(staging), run_local, folder=folder)

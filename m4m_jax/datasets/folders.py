@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 
 from etils import epath
@@ -39,6 +40,21 @@ def files_below(folder: epath.Path, suffixes: tuple[str, ...], what: str) -> lis
     if not names:
         raise M4MError(f"{folder}: no {what} ({', '.join(suffixes)}) in this folder or below it")
     return sorted(names)
+
+
+def state_of(place: epath.Path | None) -> str:
+    """Return a hash of the names, sizes and times of change of all files of a folder, or of a file.
+
+    It is empty where there is no place, and where it is not local: to ask a bucket takes too long.
+    """
+    if place is None or "://" in os.fspath(place):
+        return ""
+    digest = hashlib.sha256()
+    paths = (os.path.join(top, name) for top, _, names in os.walk(place) for name in names)
+    for path in [os.fspath(place)] if place.is_file() else sorted(paths):
+        found = os.lstat(path)
+        digest.update(f"{path!a} {found.st_size} {found.st_mtime_ns}\n".encode())
+    return digest.hexdigest()
 
 
 def _entries(folder: epath.Path) -> list[epath.Path]:

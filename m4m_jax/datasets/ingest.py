@@ -1,4 +1,4 @@
-"""From files to songs: the one road that all data sets' songs come in by."""
+"""What a data set is built from, and what became of it."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from m4m_jax.datasets.isolation import Failure, isolated_map
-from m4m_jax.datasets.record import Song, content_hash, hash_split
+from m4m_jax.datasets.record import hash_split
 from m4m_jax.errors import M4MError
 from m4m_jax.music.notes import NoteTable
 
@@ -27,6 +26,10 @@ class Rejected(M4MError):  # noqa: N818
         return type(self), (self.reason, str(self))
 
 
+class NothingKept(M4MError):  # noqa: N818
+    """None of a source's files can be used."""
+
+
 @dataclass(frozen=True)
 class Reading:
     """What reading one file gave.
@@ -42,7 +45,15 @@ class Reading:
     content: str | None = None
 
 
-def split_by_content(song: Song) -> str:
+@dataclass(frozen=True)
+class Entry:
+    """A song as it goes by while splits are told: its name and content hash, without notes."""
+
+    name: str
+    content: str
+
+
+def split_by_content(song: Entry) -> str:
     """Return the split of a song by `hash_split`."""
     return hash_split(song.content)
 
@@ -56,7 +67,8 @@ class Source:
         names: of the files, unique; a song's name is its file's.
         read: gives a file's `Reading` by its name, or raises; runs in worker processes, so it must
             be importable by name (or a `functools.partial` of such a function).
-        split: gives a song's split; runs in the building process.
+        split: gives a song's split; runs in the building process (on a cluster, in one that it
+            pickles to).
         unique: whether of songs with the same note content only the first by name is kept;
             otherwise the others are merely noted.
         missing: file names that ought to be there and are not, with where they are named.
@@ -65,7 +77,7 @@ class Source:
     description: str
     names: Sequence[str]
     read: Callable[[str], Reading]
-    split: Callable[[Song], str] = split_by_content
+    split: Callable[[Entry], str] = split_by_content
     unique: bool = True
     missing: dict[str, str] = field(default_factory=dict)
 
@@ -147,68 +159,3 @@ def _example(files: dict[str, str]) -> str:
     name, detail = next(iter(files.items()))
     text = detail if detail.startswith(name) else f"{name}: {detail}"
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
-
-
-@dataclass(frozen=True)
-class _Parse:
-    """What a worker process does with one file."""
-
-    read: Callable[[str], Reading]
-
-    def __call__(self, name: str) -> tuple[Song, dict[str, str]]:
-        reading = self.read(name)
-        content = reading.content or content_hash(reading.table)
-        song = Song(name, content, reading.table)
-        return song, reading.notices
-
-
-def ingest(
-    dataset: str,
-    source: Source,
-    *,
-    workers: int,
-    time_limit: float = 60.0,
-    progress: Progress | None = None,
-) -> tuple[dict[str, list[Song]], Report]:
-    """Read a data set's files in worker processes and sort their songs into splits.
-
-    A file that cannot be read, or that crashes or hangs its reader, is entered in the report. Of
-    songs with the same note content only the first by name is kept, so that no song is in two
-    splits (unless the source says otherwise).
-
-    Args:
-        dataset: the data set's name.
-        source: its files.
-        workers: how many processes to read with; the result does not depend on it.
-        time_limit: seconds that reading one file may take.
-        progress: called with the numbers of files done and of all files.
-
-    Returns:
-        The songs of each split, in the order of their names, and the report.
-    """
-    report = Report(dataset, source.description, files=len(source.names))
-    songs: dict[str, list[Song]] = {split: [] for split in SPLITS}
-    for name, where in sorted(source.missing.items()):
-        report.reject("missing", name, where)
-    first: dict[str, str] = {}
-    outcomes = isolated_map(
-        _Parse(source.read), sorted(source.names), workers=workers, time_limit=time_limit
-    )
-    for done, (name, outcome) in enumerate(outcomes, 1):
-        if progress is not None:
-            progress(done, report.files)
-        if isinstance(outcome, Failure):
-            report.reject(outcome.reason, name, outcome.detail)
-            continue
-        song, notices = outcome
-        twin = first.setdefault(song.content, name)
-        if twin != name:
-            enter = report.reject if source.unique else report.note
-            enter("duplicate", name, f"has the same notes as {twin}")
-            if source.unique:
-                continue
-        for kind, detail in notices.items():
-            report.note(kind, name, detail)
-        songs[source.split(song)].append(song)
-    report.splits = {split: len(songs[split]) for split in SPLITS}
-    return songs, report

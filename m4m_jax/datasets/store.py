@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import functools
 import importlib
 import io
 import json
 import os
 import re
 import shlex
-import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -19,7 +19,10 @@ from etils import epath
 
 from m4m_jax.datasets import record
 from m4m_jax.datasets.ingest import SPLITS, Progress, Report
+from m4m_jax.datasets.publishing import METADATA_FILE, publish, staging_folder
 from m4m_jax.datasets.record import Song
+from m4m_jax.datasets.records import is_local
+from m4m_jax.datasets.run_local import run_local
 from m4m_jax.errors import M4MError
 from m4m_jax.music.notes import NoteTable
 
@@ -147,7 +150,9 @@ def build(
     """Build a data set, in place of one of that name that is there already.
 
     The new one takes the old one's place only when it is whole. A file that cannot be used is
-    entered in the report, which is also in the data set's folder as `report.json`.
+    entered in the report, which is also in the data set's folder as `report.json`. What a build
+    that was interrupted has finished (below `data_dir`/.building) is kept for the next one; the
+    records and the report do not depend on such interruptions.
 
     Args:
         name: one of `NAMES`. `midi_folder/NAME` has a NAME of your own (`midi_folder` alone means
@@ -158,12 +163,14 @@ def build(
         workers: processes to read files with; as many as there are cores when `None`. The records
             do not depend on it.
         time_limit: seconds that reading one file may take.
-        progress: called with the numbers of files done and of all files.
+        progress: called with what is done and what there is to do: files to be read, and songs to
+            be written.
         quality: whether `midi_folder` applies the quality filter.
 
     Raises:
         M4MError: no such data set or folder; no file that can be used; another folder's data set is
-            there under this name; the data set cannot be written.
+            there under this name, or is being built; the data set cannot be written.
+        KeyboardInterrupt: as it came, with words on how to go on.
     """
     base, config = _parse(name)
     if source is None and base in _NEED_SOURCE:
@@ -172,18 +179,15 @@ def build(
         raise M4MError(f"{workers} workers cannot build a data set; give 1 or more")
     root = _root(data_dir)
     if source is not None:
-        source = os.path.abspath(os.path.expanduser(source)) if _is_local(source) else source
+        source = os.path.abspath(os.path.expanduser(source)) if is_local(source) else source
         _refuse_other_source(name, os.fspath(source), root)
-    try:
-        with _workplace(root) as workplace:
-            builder = _builder(base, config, source, workplace, quality)
-            report = builder.ingest(workers=workers, time_limit=time_limit, progress=progress)
-            _write(builder)
-            _replace(_directory(root, name), epath.Path(builder.data_dir))
-    except OSError as error:
-        raise M4MError(
-            f"{root}: the data set {name} cannot be written ({error.strerror or error})"
-        ) from error
+    with staging_folder(root, name) as staging:
+        builder = _builder(base, config, source, staging / "whole", quality)
+        engine = functools.partial(
+            run_local, workers=workers, time_limit=time_limit, progress=progress
+        )
+        report = builder.build(staging / "parts", engine, time_limit=time_limit)
+        publish(epath.Path(builder.data_dir), _directory(root, name))
     return report
 
 
@@ -206,7 +210,7 @@ def info(name: str, data_dir: epath.PathLike | None = None) -> DatasetInfo:
 
     base, config = _parse(name)
     directory = _find(name, data_dir)
-    metadata = json.loads((directory / "metadata.json").read_text())
+    metadata = json.loads((directory / METADATA_FILE).read_text())
     if metadata.get("record_version") != record.RECORD_VERSION:
         command = build_command(name, metadata.get("source", ""), data_dir)
         raise M4MError(
@@ -280,9 +284,9 @@ def _directory(root: epath.Path, name: str) -> epath.Path:
 def _find(name: str, data_dir: epath.PathLike | None) -> epath.Path:
     """Return the folder of a built data set, of this record version if there is one."""
     directory = _directory(_root(data_dir), name)
-    if (directory / "metadata.json").exists():
+    if (directory / METADATA_FILE).exists():
         return directory
-    others = directory.parent.glob("[0-9]*.0.0/metadata.json")
+    others = directory.parent.glob(f"[0-9]*.0.0/{METADATA_FILE}")
     if found := sorted(others, key=lambda path: int(path.parent.name.split(".")[0])):
         return found[-1].parent
     raise M4MError(
@@ -294,7 +298,7 @@ def _find(name: str, data_dir: epath.PathLike | None) -> epath.Path:
 def _refuse_other_source(name: str, source: str, root: epath.Path) -> None:
     """Keep a folder's data set from silently taking another folder's place."""
     base, _ = _parse(name)
-    path = _directory(root, name) / "metadata.json"
+    path = _directory(root, name) / METADATA_FILE
     if base not in _NAMED or not path.exists():
         return
     there = json.loads(path.read_text()).get("source")
@@ -303,21 +307,6 @@ def _refuse_other_source(name: str, source: str, root: epath.Path) -> None:
             f"{path.parent}: {name} was built from {there}; give another --name, or remove that"
             " folder first"
         )
-
-
-def _is_local(path: epath.PathLike) -> bool:
-    return "://" not in os.fspath(path)
-
-
-@contextlib.contextmanager
-def _workplace(root: epath.Path) -> Iterator[epath.Path]:
-    """Give a folder beside the data sets to build in; it is gone afterwards."""
-    folder = root / f".building-{uuid.uuid4().hex[:8]}"
-    folder.mkdir(parents=True)
-    try:
-        yield folder
-    finally:
-        folder.rmtree(missing_ok=True)
 
 
 @contextlib.contextmanager
@@ -334,16 +323,3 @@ def _quiet() -> Iterator[None]:
             yield
     finally:
         logging.set_verbosity(verbosity)
-
-
-def _write(builder: Any) -> None:
-    with _quiet():
-        builder.download_and_prepare(file_format="array_record")
-
-
-def _replace(target: epath.Path, new: epath.Path) -> None:
-    """Put a whole data set in its place. The old one is moved out of the way first, not removed."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    if target.exists():
-        target.rename(new.parent / "replaced")
-    new.rename(target)

@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from etils import epath
 
 from m4m_jax.datasets.builder import SongBuilder
-from m4m_jax.datasets.ingest import Source
+from m4m_jax.datasets.ingest import Entry, Source
 from m4m_jax.datasets.midi_files import midi_names, read_midi_file
-from m4m_jax.datasets.record import Song
 from m4m_jax.errors import M4MError
 
 SPLIT_FILE = "official_split.json"
@@ -23,7 +22,7 @@ class _SplitByName:
     train: frozenset[str]
     validation: frozenset[str]
 
-    def __call__(self, song: Song) -> str:
+    def __call__(self, song: Entry) -> str:
         stem = song.name.rsplit(".", 1)[0]
         if stem in self.train:
             return "train"

@@ -1,0 +1,121 @@
+"""Files of records (array_record), wherever they are.
+
+The array_record library opens local files only. Elsewhere a file is written to a temporary local
+one first and then copied, and copied before it is read.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+
+from array_record.python import array_record_module
+from etils import epath
+
+from m4m_jax.errors import M4MError
+from m4m_jax.files import atomic_path
+
+# A record a group, so that each can be read by itself. Level 1 makes files as small as level 3, in
+# two thirds of its time.
+_OPTIONS = "group_size:1,zstd:1"
+
+# What a writer may come upon that is not the program's fault; the library tells it in words only.
+_ERRNOS = (
+    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES),
+    *(errno.EPERM, errno.ENOENT, errno.ENAMETOOLONG, errno.EMFILE, errno.EIO),
+)
+
+
+def is_local(path: epath.PathLike) -> bool:
+    """Say whether a path is one that libraries without etils can open."""
+    return "://" not in os.fspath(path)
+
+
+@contextlib.contextmanager
+def whole_file(path: epath.PathLike) -> Iterator[epath.Path]:
+    """As `atomic_path`, with what the system says when the file cannot be written.
+
+    Raises:
+        OSError: in place of an M4MError about this file, which a user has not heard of.
+    """
+    try:
+        with atomic_path(path) as temporary:
+            yield temporary
+    except M4MError as error:
+        if isinstance(error.__cause__, OSError):
+            raise error.__cause__ from None
+        raise
+
+
+@contextlib.contextmanager
+def write_records(path: epath.PathLike) -> Iterator[Callable[[bytes], None]]:
+    """Give a function that appends a record; the file appears whole at the end of the block.
+
+    Raises:
+        OSError: the file cannot be written; the disk may be full.
+    """
+    with whole_file(path) as temporary, _written_locally(temporary) as local:
+        with _os_errors(local):
+            writer = array_record_module.ArrayRecordWriter(local, _OPTIONS)
+        try:
+            yield writer.write
+        finally:
+            with _os_errors(local):
+                writer.close()
+
+
+def read_records(path: epath.PathLike, numbers: Iterable[int]) -> Iterator[bytes]:
+    """Yield records of a file by their numbers, one at a time.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    with local_copy(path) as local:
+        with _os_errors(local):
+            reader = array_record_module.ArrayRecordReader(local)
+        for number in numbers:
+            yield reader.read([number])[0]
+
+
+@contextlib.contextmanager
+def local_copy(path: epath.PathLike) -> Iterator[str]:
+    """Give the path of a local file with this one's bytes, which is itself if it is local."""
+    if is_local(path):
+        yield os.fspath(path)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        local = epath.Path(folder) / epath.Path(path).name
+        copy_file(path, local)
+        yield os.fspath(local)
+
+
+def copy_file(source: epath.PathLike, target: epath.PathLike) -> None:
+    """Copy a file from anywhere to anywhere."""
+    with epath.Path(source).open("rb") as read, epath.Path(target).open("wb") as write:
+        shutil.copyfileobj(read, write, 2**20)
+
+
+@contextlib.contextmanager
+def _written_locally(path: epath.Path) -> Iterator[str]:
+    if is_local(path):
+        yield os.fspath(path)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        local = epath.Path(folder) / path.name
+        yield os.fspath(local)
+        copy_file(local, path)
+
+
+@contextlib.contextmanager
+def _os_errors(path: str) -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:
+        for number in _ERRNOS:
+            if os.strerror(number) in str(error):
+                raise OSError(number, os.strerror(number), path) from error
+        raise OSError(errno.EIO, str(error).partition("\n")[0], path) from error
