@@ -168,8 +168,25 @@ def data_build(
     time_limit: Annotated[
         float, typer.Option(min=0.1, help="Seconds that reading a file may take.")
     ] = 60.0,
+    runner: Annotated[
+        str | None,
+        typer.Option(
+            metavar="RUNNER",
+            help="Build with Apache Beam: direct, dataflow, flink or spark (extra beam).",
+        ),
+    ] = None,
+    runner_option: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=VALUE",
+            help="An option of Beam's, such as region=us-central1; repeatable.",
+        ),
+    ] = None,
 ) -> None:
-    """Build a data set; what could not be used is listed with its reason."""
+    """Build a data set; what could not be used is listed with its reason.
+
+    A build that was stopped goes on when it is started again.
+    """
     from m4m_jax import datasets
     from m4m_jax.progress import progress_bar
 
@@ -177,7 +194,14 @@ def data_build(
     try:
         with progress_bar(f"building {full}") as progress:
             report = datasets.build(
-                full, source, data_dir, workers=workers, time_limit=time_limit, progress=progress
+                full,
+                source,
+                data_dir,
+                workers=workers,
+                time_limit=time_limit,
+                progress=progress,
+                runner=runner,
+                runner_options=[f"--{option}" for option in runner_option or ()],
             )
     except KeyboardInterrupt as error:
         raise _InterruptedError(str(error) or "interrupted") from None

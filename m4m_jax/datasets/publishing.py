@@ -40,9 +40,13 @@ def staging_folder(root: epath.Path, name: str) -> Iterator[epath.Path]:
             except KeyboardInterrupt as error:
                 raise KeyboardInterrupt(f"interrupted; {_GOES_ON} ({folder})") from error
             except NothingKept:
-                _remove(folder)
+                folder.rmtree()
                 raise
-            _remove(folder)
+            else:
+                folder.rmtree()
+            finally:
+                _remove_empty(folder)
+                _remove_empty(folder.parent)
     except OSError as error:
         raise M4MError(
             f"{root}: the data set {name} cannot be written ({error.strerror or error});"
@@ -70,10 +74,9 @@ def _locked(folder: epath.Path, name: str) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _remove(folder: epath.Path) -> None:
-    folder.rmtree()
-    if not any(folder.parent.iterdir()):
-        folder.parent.rmdir()
+def _remove_empty(folder: epath.Path) -> None:
+    if folder.exists() and not any(folder.iterdir()):
+        folder.rmdir()
 
 
 def publish(new: epath.Path, target: epath.Path) -> None:

@@ -260,6 +260,12 @@ def lay_out(folder: str, split: Callable[[Entry], str]) -> Layout:
     return layout
 
 
+def unwritten(work: Work, layout: Layout) -> list[Shard]:
+    """Return the shards that have not been written yet."""
+    there = {path.name for path in epath.Path(work.shards).iterdir()}
+    return [shard for shard in layout.shards if work.path(shard).name not in there]
+
+
 def _indexes(folder: str, plan: Plan) -> Iterator[dict[str, Any]]:
     """Yield the chunks' indexes, in order."""
 
@@ -350,8 +356,7 @@ class Job:
 
     def unwritten(self) -> list[Shard]:
         """Return the shards that have not been written yet."""
-        there = {path.name for path in epath.Path(self.work.shards).iterdir()}
-        return [shard for shard in self.layout.shards if self.work.path(shard).name not in there]
+        return unwritten(self.work, self.layout)
 
     def clear(self) -> None:
         """Remove what writers that were killed have left among the shards."""

@@ -6,12 +6,13 @@ import contextlib
 import difflib
 import functools
 import importlib
+import importlib.util
 import io
 import json
 import os
 import re
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -146,6 +147,8 @@ def build(
     time_limit: float = 60.0,
     progress: Progress | None = None,
     quality: bool = True,
+    runner: str | None = None,
+    runner_options: Sequence[str] = (),
 ) -> Report:
     """Build a data set, in place of one of that name that is there already.
 
@@ -166,6 +169,10 @@ def build(
         progress: called with what is done and what there is to do: files to be read, and songs to
             be written.
         quality: whether `midi_folder` applies the quality filter.
+        runner: what runs it as an Apache Beam pipeline, `direct`, `dataflow`, `flink` or `spark`;
+            processes of this machine do it without Beam when `None`. The records and the report do
+            not depend on it. `data_dir` must be a place that all machines see.
+        runner_options: for that runner, each as on a command line of Beam's.
 
     Raises:
         M4MError: no such data set or folder; no file that can be used; another folder's data set is
@@ -181,14 +188,29 @@ def build(
     if source is not None:
         source = os.path.abspath(os.path.expanduser(source)) if is_local(source) else source
         _refuse_other_source(name, os.fspath(source), root)
+    limits: dict[str, Any] = {"workers": workers, "time_limit": time_limit}
+    if runner is None:
+        engine = functools.partial(run_local, **limits, progress=progress)
+    else:
+        engine = _beam_engine(runner, options=runner_options, **limits)
     with staging_folder(root, name) as staging:
         builder = _builder(base, config, source, staging / "whole", quality)
-        engine = functools.partial(
-            run_local, workers=workers, time_limit=time_limit, progress=progress
-        )
         report = builder.build(staging / "parts", engine, time_limit=time_limit)
         publish(epath.Path(builder.data_dir), _directory(root, name))
     return report
+
+
+def _beam_engine(runner: str, **arguments: Any) -> functools.partial[None]:
+    if importlib.util.find_spec("apache_beam") is None:
+        raise M4MError(
+            f"the {runner} runner needs Apache Beam, which is not installed:"
+            " pip install 'm4m_jax[beam]'"
+        )
+    from m4m_jax.datasets.run_beam import RUNNERS, run_beam
+
+    if runner not in RUNNERS:
+        raise M4MError(f"no runner {runner!r}; there are {', '.join(RUNNERS)}")
+    return functools.partial(run_beam, runner=runner, **arguments)
 
 
 def is_built(name: str, data_dir: epath.PathLike | None = None) -> bool:
