@@ -31,6 +31,15 @@ def _power_of_two(ratio: int) -> int:
 Ratio = Annotated[int, pydantic.Field(gt=0), pydantic.AfterValidator(_power_of_two)]
 
 
+def _devices(number: int) -> int:
+    if number != -1 and number < 1:
+        raise ValueError(f"{number} is no number of devices; -1 takes all that are left")
+    return number
+
+
+Devices = Annotated[int, pydantic.AfterValidator(_devices)]
+
+
 class Section(pydantic.BaseModel):
     """A group of fields; unknown ones are refused."""
 
@@ -188,7 +197,7 @@ class Config(Section):
     every: Every = Every()
     validation_batches: Positive = 25
     keep: Positive = 10
-    mesh: dict[Literal["data", "fsdp", "tensor"], int] = {"data": -1}
+    mesh: dict[Literal["data", "fsdp", "tensor"], Devices] = {"data": -1}
     seed: Annotated[int, pydantic.Field(ge=0, lt=2**32)] = 0
 
     @pydantic.field_validator("size", mode="before")

@@ -186,6 +186,7 @@ def test_unknown_keys_are_refused_with_the_nearest(file):
         ("compress.target=256", "window 384 is no multiple of the compression 256"),
         ("compress=2", "compress: "),
         ("accumulate=3", "batch 8 does not divide into 3 parts"),
+        ("mesh.data=0", "mesh.data: 0 is no number of devices"),
         ("optimizer.warmup=1", "optimizer.warmup"),
         ("optimizer=3", "optimizer: "),
         ("mesh={date: 1}", "mesh"),
