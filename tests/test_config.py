@@ -264,7 +264,8 @@ def test_systems_are_overrides(path, system):
     config = load_config(path, chosen)
     assert (config.system, config.steps) == (system, STEPS[system])
     small = load_config(path, [*chosen, "preset=small"])
-    assert (small.system, small.steps) == (system, 600)
+    assert (small.system, small.precision) == (system, "float32")
+    assert small.steps < 1000
     assert small.size == ("tiny" if system == "seq2seq" else None)
 
 
