@@ -63,7 +63,8 @@ def check_place(path: epath.PathLike) -> None:
 
 
 def _check_folder(target: epath.Path) -> None:
-    if not target.parent.is_dir():
+    # A bucket has folders only where there are files in them.
+    if "://" not in os.fspath(target) and not target.parent.is_dir():
         raise M4MError(f"{target}: the folder {target.parent} does not exist; make it first")
 
 

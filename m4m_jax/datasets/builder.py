@@ -17,7 +17,6 @@ from etils import epath
 from tensorflow_datasets.core.dataset_builder import FileReaderBuilder
 
 from m4m_jax.datasets import record
-from m4m_jax.datasets.folders import state_of
 from m4m_jax.datasets.ingest import NothingKept, Report, Source
 from m4m_jax.datasets.run_local import run_local
 from m4m_jax.datasets.staging import Job, Layout
@@ -110,8 +109,8 @@ class SongBuilder(FileReaderBuilder):
         """
         name = self.info.full_name.rsplit("/", 1)[0]
         place = self._source or folder
-        source, state = self.source_files(place), state_of(place)
-        job = Job.start(staging, self.data_path, self.name, name, source, state, time_limit)
+        source = self.source_files(place)
+        job = Job.start(staging, self.data_path, self.name, name, source, place, time_limit)
         engine(job)
         report = job.layout.report
         if not report.kept:

@@ -9,11 +9,8 @@ from collections.abc import Iterator
 from etils import epath
 
 from m4m_jax.datasets.ingest import NothingKept
-from m4m_jax.datasets.records import is_local
+from m4m_jax.datasets.records import METADATA_FILE, is_local, names_in
 from m4m_jax.errors import M4MError
-
-# A folder with this file is a whole data set.
-METADATA_FILE = "metadata.json"
 
 _STAGING = ".building"
 _GOES_ON = "the same command goes on where this one stopped"
@@ -40,10 +37,10 @@ def staging_folder(root: epath.Path, name: str) -> Iterator[epath.Path]:
             except KeyboardInterrupt as error:
                 raise KeyboardInterrupt(f"interrupted; {_GOES_ON} ({folder})") from error
             except NothingKept:
-                folder.rmtree()
+                folder.rmtree(missing_ok=True)
                 raise
             else:
-                folder.rmtree()
+                folder.rmtree(missing_ok=True)
             finally:
                 _remove_empty(folder)
                 _remove_empty(folder.parent)
@@ -75,7 +72,7 @@ def _locked(folder: epath.Path, name: str) -> Iterator[None]:
 
 
 def _remove_empty(folder: epath.Path) -> None:
-    if folder.exists() and not any(folder.iterdir()):
+    if is_local(folder) and folder.exists() and not names_in(folder):
         folder.rmdir()
 
 
@@ -93,7 +90,7 @@ def publish(new: epath.Path, target: epath.Path) -> None:
         return
     if target.exists():
         (target / METADATA_FILE).unlink(missing_ok=True)
-        target.rmtree()
-    target.mkdir(parents=True)
+        target.rmtree(missing_ok=True)
+    target.mkdir(parents=True, exist_ok=True)
     for path in sorted(new.iterdir(), key=lambda path: path.name == METADATA_FILE):
         path.copy(target / path.name)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import os
 import shutil
 import tempfile
@@ -18,6 +19,9 @@ from etils import epath
 
 from m4m_jax.errors import M4MError
 from m4m_jax.files import atomic_path
+
+# The file that makes a folder a whole data set.
+METADATA_FILE = "metadata.json"
 
 # A record a group, so that each can be read by itself. Level 1 makes files as small as level 3, in
 # two thirds of its time.
@@ -75,10 +79,11 @@ def read_records(path: epath.PathLike, numbers: Iterable[int]) -> Iterator[bytes
         OSError: the file cannot be read.
     """
     with local_copy(path) as local:
-        with _os_errors(local):
-            reader = array_record_module.ArrayRecordReader(local)
+        reader = array_record_module.ArrayRecordReader(local)
         for number in numbers:
-            yield reader.read([number])[0]
+            with _os_errors(local):
+                data = reader.read([number])[0]
+            yield data
 
 
 @contextlib.contextmanager
@@ -91,6 +96,42 @@ def local_copy(path: epath.PathLike) -> Iterator[str]:
         local = epath.Path(folder) / epath.Path(path).name
         copy_file(path, local)
         yield os.fspath(local)
+
+
+def names_in(folder: epath.PathLike) -> set[str]:
+    """Return the names of what is in a folder; none if there is no such folder.
+
+    In a bucket there is no folder without files.
+    """
+    try:
+        return {path.name for path in epath.Path(folder).iterdir()}
+    except FileNotFoundError:
+        return set()
+
+
+def local_folder(folder: epath.PathLike) -> str:
+    """Return the path of a local folder with a data set's files, which is itself if it is local.
+
+    A copy is made in $XDG_CACHE_HOME (or ~/.cache) and stays there; it serves all processes, until
+    the data set is built anew.
+    """
+    if is_local(folder):
+        return os.fspath(folder)
+    folder = epath.Path(folder)
+    key = os.fspath(folder).encode() + (folder / METADATA_FILE).read_bytes()
+    cache = epath.Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "m4m_jax"
+    copy = cache / hashlib.sha256(key).hexdigest()[:32]
+    if not copy.exists():
+        cache.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=cache) as temporary:
+            whole = epath.Path(temporary) / "whole"
+            whole.mkdir()
+            for path in folder.iterdir():
+                copy_file(path, whole / path.name)
+            # Another process may have been faster.
+            with contextlib.suppress(OSError):
+                whole.rename(copy)
+    return os.fspath(copy)
 
 
 def copy_file(source: epath.PathLike, target: epath.PathLike) -> None:

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import io
-import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
+from etils import epath
 
 from m4m_jax.datasets.ingest import Entry
 from m4m_jax.datasets.isolation import Workers
@@ -75,7 +75,6 @@ def _settings(options: Sequence[str]) -> PipelineOptions:
 
 
 def _lay_pipes(pipeline: beam.Pipeline, job: Job, time_limit: float) -> None:
-    folder = os.fspath(job.folder)
     read = (
         pipeline
         | "Chunks" >> beam.Create(job.unread())
@@ -84,7 +83,7 @@ def _lay_pipes(pipeline: beam.Pipeline, job: Job, time_limit: float) -> None:
     )
     _ = (
         pipeline
-        | "Folder" >> beam.Create([folder])
+        | "Folder" >> beam.Create([job.folder])
         | "Lay out" >> beam.FlatMap(_shards, job.split, job.work, beam.pvalue.AsIter(read))
         | "Spread shards" >> beam.Reshuffle()
         | "Write" >> beam.ParDo(_Isolated(job.work, time_limit))
@@ -92,7 +91,7 @@ def _lay_pipes(pipeline: beam.Pipeline, job: Job, time_limit: float) -> None:
 
 
 def _shards(
-    folder: str, split: Callable[[Entry], str], work: Work, read: Iterable[None]
+    folder: epath.Path, split: Callable[[Entry], str], work: Work, read: Iterable[None]
 ) -> list[Shard]:
     """Return the shards to be written, when all chunks have been read."""
     for _ in read:

@@ -18,7 +18,6 @@ import functools
 import hashlib
 import itertools
 import json
-import os
 import pathlib
 import zlib
 from collections.abc import Callable, Iterator, Mapping
@@ -29,9 +28,10 @@ from typing import Any, NamedTuple
 from etils import epath
 
 from m4m_jax.datasets import record, wire
+from m4m_jax.datasets.folders import state_of
 from m4m_jax.datasets.ingest import SPLITS, Entry, Reading, Report, Source
 from m4m_jax.datasets.isolation import Attempt, Failure
-from m4m_jax.datasets.records import read_records, whole_file, write_records
+from m4m_jax.datasets.records import names_in, read_records, whole_file, write_records
 
 # Files a chunk, at most, and chunks where there are fewer files than that makes. What is lost with
 # a worker or a build is part of a chunk for each worker.
@@ -68,7 +68,14 @@ class Plan:
 
     @classmethod
     def of(cls, dataset: str, source: Source, state: str, time_limit: float) -> Plan:
-        """Return the plan of a data set; for the arguments see `Job.start`."""
+        """Return the plan of a data set.
+
+        Args:
+            dataset: its name.
+            source: where its songs come from.
+            state: tells one state of the source's files from another.
+            time_limit: seconds that reading one file may take.
+        """
         names = sorted(source.names)
         inputs = [
             _code(),
@@ -81,9 +88,9 @@ class Plan:
         return cls(dataset, source.description, names, source.unique, source.missing, fingerprint)
 
     @classmethod
-    def read(cls, folder: str) -> Plan:
+    def read(cls, folder: epath.Path) -> Plan:
         """Return the plan in a staging folder."""
-        return cls(**json.loads((epath.Path(folder) / _PLAN).read_text()))
+        return cls(**json.loads((folder / _PLAN).read_text()))
 
     @property
     def chunks(self) -> range:
@@ -148,10 +155,13 @@ class Work:
         shards: the folder that shards are written to.
         template: what their names begin with.
         read: see `Source`.
+        place: the folder of the files. A process that gets to know these paths has imported their
+            classes, so it can make others of their kind.
     """
 
-    folder: str
-    shards: str
+    folder: epath.Path
+    shards: epath.Path
+    place: epath.Path | None
     template: str
     read: Callable[[str], Reading]
 
@@ -163,7 +173,7 @@ class Work:
             self._read(task, attempt)
 
     def _read(self, number: int, attempt: Attempt) -> None:
-        folder, names = epath.Path(self.folder), _kept_plan(self.folder).chunk(number)
+        folder, names = self.folder, _kept_plan(self.folder).chunk(number)
         digest = 0
         files: list[dict[str, Any]] = []
         with write_records(folder / _stem(number)) as write:
@@ -182,13 +192,13 @@ class Work:
     def path(self, shard: Shard) -> epath.Path:
         """Return where a shard is written to, named as TFDS has it."""
         name = f"{shard.split}.array_record-{shard.number:05}-of-{shard.count:05}"
-        return epath.Path(self.shards) / f"{self.template}-{name}"
+        return self.shards / f"{self.template}-{name}"
 
     def _write(self, shard: Shard) -> None:
         path = self.path(shard)
         with write_records(path) as write:
             for chunk, numbers in shard.takes:
-                for data in read_records(epath.Path(self.folder) / _stem(chunk), numbers):
+                for data in read_records(self.folder / _stem(chunk), numbers):
                     write(data)
 
 
@@ -216,7 +226,7 @@ class _Place(NamedTuple):
     size: int
 
 
-def lay_out(folder: str, split: Callable[[Entry], str]) -> Layout:
+def lay_out(folder: epath.Path, split: Callable[[Entry], str]) -> Layout:
     """Sort what has been read into splits and shards, by the indexes alone.
 
     Of songs with the same note content only the first by name is kept, so that no song is in two
@@ -262,15 +272,15 @@ def lay_out(folder: str, split: Callable[[Entry], str]) -> Layout:
 
 def unwritten(work: Work, layout: Layout) -> list[Shard]:
     """Return the shards that have not been written yet."""
-    there = {path.name for path in epath.Path(work.shards).iterdir()}
+    there = names_in(work.shards)
     return [shard for shard in layout.shards if work.path(shard).name not in there]
 
 
-def _indexes(folder: str, plan: Plan) -> Iterator[dict[str, Any]]:
+def _indexes(folder: epath.Path, plan: Plan) -> Iterator[dict[str, Any]]:
     """Yield the chunks' indexes, in order."""
 
     def read(number: int) -> dict[str, Any]:
-        return json.loads((epath.Path(folder) / (_stem(number) + _INDEX)).read_text())
+        return json.loads((folder / (_stem(number) + _INDEX)).read_text())
 
     # In a bucket each takes a while.
     with ThreadPoolExecutor(_AT_ONCE) as pool:
@@ -317,7 +327,7 @@ class Job:
         template: str,
         dataset: str,
         source: Source,
-        state: str,
+        place: epath.Path | None,
         time_limit: float,
     ) -> Job:
         """Prepare the folders, keeping what an earlier build of the same has finished.
@@ -328,31 +338,30 @@ class Job:
             template: what the shards' names begin with.
             dataset: the data set's name.
             source: where its songs come from.
-            state: tells one state of the source's files from another.
+            place: the folder or archive of the source's files, where that is known.
             time_limit: seconds that reading one file may take.
         """
-        plan = Plan.of(dataset, source, state, time_limit)
-        folder.mkdir(parents=True, exist_ok=True)
+        plan = Plan.of(dataset, source, state_of(place), time_limit)
         path = folder / _PLAN
         found = json.loads(path.read_text())["fingerprint"] if path.exists() else None
         if found != plan.fingerprint:
-            folder.rmtree()
-            folder.mkdir()
+            folder.rmtree(missing_ok=True)
+            folder.mkdir(parents=True)
             with whole_file(path) as temporary:
                 temporary.write_text(json.dumps(dataclasses.asdict(plan)))
         shards.mkdir(parents=True, exist_ok=True)
-        work = Work(os.fspath(folder), os.fspath(shards), template, source.read)
+        work = Work(folder, shards, place, template, source.read)
         return cls(plan, work, source.split, folder, afresh=found not in (None, plan.fingerprint))
 
     def unread(self) -> list[int]:
         """Return the chunks that have not been read yet."""
-        there = {path.name for path in self.folder.iterdir()}
+        there = names_in(self.folder)
         return [number for number in self.plan.chunks if _stem(number) + _INDEX not in there]
 
     @functools.cached_property
     def layout(self) -> Layout:
         """How the songs are laid out; asked for when all chunks have been read."""
-        return lay_out(os.fspath(self.folder), self.split)
+        return lay_out(self.folder, self.split)
 
     def unwritten(self) -> list[Shard]:
         """Return the shards that have not been written yet."""
@@ -361,9 +370,8 @@ class Job:
     def clear(self) -> None:
         """Remove what writers that were killed have left among the shards."""
         wanted = {self.work.path(shard).name for shard in self.layout.shards}
-        for path in epath.Path(self.work.shards).iterdir():
-            if path.name not in wanted:
-                path.unlink()
+        for name in names_in(self.work.shards) - wanted:
+            (self.work.shards / name).unlink()
 
 
 def _code() -> str:

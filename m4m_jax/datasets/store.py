@@ -20,9 +20,9 @@ from etils import epath
 
 from m4m_jax.datasets import record
 from m4m_jax.datasets.ingest import SPLITS, Progress, Report
-from m4m_jax.datasets.publishing import METADATA_FILE, publish, staging_folder
+from m4m_jax.datasets.publishing import publish, staging_folder
 from m4m_jax.datasets.record import Song
-from m4m_jax.datasets.records import is_local
+from m4m_jax.datasets.records import METADATA_FILE, is_local, local_folder
 from m4m_jax.datasets.run_local import run_local
 from m4m_jax.errors import M4MError
 from m4m_jax.music.notes import NoteTable
@@ -113,7 +113,7 @@ class Songs:
 def _open_records(directory: str, split: str) -> Any:
     import tensorflow_datasets as tfds
 
-    builder = tfds.builder_from_directory(directory)
+    builder = tfds.builder_from_directory(local_folder(directory))
     # TFDS cannot store a split without songs.
     return builder.as_data_source(split) if split in builder.info.splits else []
 
