@@ -136,7 +136,7 @@ def find(source: Any, task: Task, names: Mapping[str, str] | None) -> Survey:
     path = _place(source, task, names)
     if path is not None and path.exists():
         # A file that cannot be read, or is of other songs, is made anew.
-        with contextlib.suppress(OSError, KeyError, ValueError, zipfile.BadZipFile):
+        with contextlib.suppress(OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile):
             found = _load(path, task)
             if len(found.lengths) == len(source):
                 return found

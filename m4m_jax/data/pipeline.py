@@ -168,8 +168,8 @@ def stream(
     """Return the windows of training or validation, one after another and (as good as) endless.
 
     Each component has epochs of its own: one takes one window of every usable song, in an order of
-    its own, and they follow each other without a gap. Components take turns by their weights: of
-    the first k windows, a component has its share, give or take one.
+    its own, and they follow each other without a gap. Components take turns by their weights,
+    evenly from the first window on.
 
     Args:
         components: one, or those of a mixture.
@@ -340,7 +340,7 @@ def usable_songs(
     window: int = 384,
     pad_short: bool = False,
 ) -> Eligible:
-    """Find the songs of a source that windows can be taken from; see `windows.eligible`.
+    """Find the songs of a source that windows can be taken from; see `eligibility.eligible`.
 
     What is found of a stored data set is kept beside it, where that can be written to.
     """

@@ -144,7 +144,11 @@ def _from_packed(config: Config) -> Supply:
     assert config.packed is not None
     packed = stored.read_about(config.packed)
     wanted = view(config)
-    differ = [key for key in wanted if packed.view.get(key) != wanted[key]]
+    differ = [
+        "data or task" if key == "components" else key
+        for key in wanted
+        if packed.view.get(key) != wanted[key]
+    ]
     if differ:
         raise M4MError(
             f"packed={config.packed} holds windows of another {', '.join(differ)};"

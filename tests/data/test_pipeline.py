@@ -288,3 +288,111 @@ def test_from_files_to_batches(tmp_path):
     direct = data.dataset(tables, PAIR, **OPTIONS)
     for k in range(4):
         assert_equal(stored[k], direct[k])
+
+
+def windows_of(batches) -> list[tuple[int, ...]]:
+    """What was read, in order: component, song, start, shift."""
+    columns = (np.concatenate([b[k] for b in batches]) for k in IDENTITY)
+    return list(zip(*(column.tolist() for column in columns), strict=True))
+
+
+IDENTITY = ("component", "song", "start", "shift")
+
+
+@pytest.mark.parametrize(("before", "after"), [(1, 4), (4, 2), (2, 1)])
+def test_no_window_is_repeated_or_lost_on_another_number_of_hosts(before, after):
+    """Three batches on some hosts, then stopped; the rest of two epochs on others."""
+
+    def read(hosts, position, steps):
+        shares = [data.batches(SONGS, PAIR, host=h, hosts=hosts, **OPTIONS) for h in range(hosts)]
+        for share in shares:
+            share.set_state(position)
+        found = [next(share) for _ in range(steps) for share in shares]
+        (state,) = {str(share.get_state()): share.get_state() for share in shares}.values()
+        return windows_of(found), state
+
+    first, position = read(before, {"next_index": 0}, 3)
+    rest, _ = read(after, position, 2)
+    whole, _ = read(1, {"next_index": 0}, 5)
+    assert first + rest == whole
+    epochs = [[window[1] for window in whole[k : k + len(USABLE)]] for k in (0, len(USABLE))]
+    assert [sorted(epoch) for epoch in epochs] == [USABLE, sorted(epochs[1])]
+    assert len(set(epochs[1])) == len(epochs[1])
+    assert len(set(whole)) == len(whole)
+
+
+DRUMS = [song(seed, tracks=3, bars=9) for seed in range(100, 107)]
+OTHER = Task("other", "", "track-2", "from-1", max_notes=2)
+MIXED = [data.Component(SONGS, PAIR, 2.0), data.Component(DRUMS, OTHER, 1.0)]
+
+
+def test_a_mixture_of_one_is_the_data_set_itself():
+    one = data.mixture([data.Component(SONGS, PAIR, 7.0)], **OPTIONS)
+    for k in (0, 5):
+        assert_equal(one[k], data.dataset(SONGS, PAIR, **OPTIONS)[k])
+
+
+def test_components_take_turns_by_weight():
+    stream = data.mixture(MIXED, **OPTIONS)
+    order = np.concatenate([stream[k]["component"] for k in range(30)])
+    ahead = np.cumsum(order == 0) - np.arange(1, len(order) + 1) * 2 / 3
+    assert np.abs(ahead).max() <= 1
+    uneven = [data.Component(SONGS, PAIR, 1.0), data.Component(DRUMS, OTHER, 0.03)]
+    stream = data.mixture(uneven, **OPTIONS)
+    order = np.concatenate([stream[k]["component"] for k in range(60)])
+    assert order.sum() == pytest.approx(480 * 0.03 / 1.03, abs=1)
+
+
+def test_windows_of_a_mixture_are_those_of_their_task():
+    """All with the N of the task that has most."""
+    batch = data.mixture(MIXED, **OPTIONS)[4]
+    assert batch["target"].shape == (8, 100, 8)
+    for b in range(8):
+        part = MIXED[batch["component"][b]]
+        table = part.source[int(batch["song"][b])]
+        view = windows.view(table, part.task, max_notes=4)
+        start, shift = int(batch["start"][b]), int(batch["shift"][b])
+        for key, rows in view._asdict().items():
+            expected = shift_tokens(to_tokens(rows[start : start + 100]), shift)
+            assert np.array_equal(batch[key][b], expected), key
+
+
+def test_each_component_of_a_mixture_has_epochs_of_its_own():
+    stream = data.mixture(MIXED, **OPTIONS)
+    found = windows_of([stream[k] for k in range(8)])
+    first, second = ([w[1] for w in found if w[0] == number] for number in range(2))
+    assert sorted(first[: len(USABLE)]) == sorted(first[len(USABLE) : 2 * len(USABLE)]) == USABLE
+    assert sorted(second[:7]) == sorted(second[7:14]) == list(range(7))
+
+
+def test_two_tasks_on_the_same_songs_do_not_take_the_same_windows():
+    twice = [data.Component(SONGS, PAIR), data.Component(SONGS, PAIR)]
+    stream = data.mixture(twice, **OPTIONS)
+    found = windows_of([stream[k] for k in range(8)])
+    one, other = ([w[1:] for w in found if w[0] == number] for number in range(2))
+    assert one != other
+    assert [w[0] for w in one[:19]] != [w[0] for w in other[:19]]
+
+
+@pytest.mark.parametrize("hosts", [2, 4])
+def test_a_mixture_is_the_same_on_any_number_of_hosts_and_after_a_stop(hosts):
+    whole = data.mixture(MIXED, **OPTIONS)
+    shares = [data.mixture(MIXED, host=h, hosts=hosts, **OPTIONS) for h in range(hosts)]
+    for k in (0, 3, 11):
+        parts = [share[k] for share in shares]
+        assert_equal({key: np.concatenate([p[key] for p in parts]) for key in parts[0]}, whole[k])
+    iterator = iter(whole.to_iter_dataset())
+    iterator.set_state({"next_index": 9})
+    assert_equal(next(iterator), whole[9])
+
+
+@pytest.mark.parametrize(
+    ("task", "wanted"),
+    [
+        (get_task("continuation"), "pair has a reference, continuation has no reference"),
+        (dataclasses.replace(PAIR, compress=Compression(2, 1)), "the same compression"),
+    ],
+)
+def test_components_that_do_not_fit_each_other(task, wanted):
+    with pytest.raises(M4MError, match=wanted):
+        data.mixture([*MIXED, data.Component(SONGS, task)], **OPTIONS)
