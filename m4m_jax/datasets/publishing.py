@@ -44,6 +44,9 @@ def staging_folder(root: epath.Path, name: str) -> Iterator[epath.Path]:
             finally:
                 _remove_empty(folder)
                 _remove_empty(folder.parent)
+    except BrokenPipeError:
+        # Whoever read the progress has gone; no disk has to do with that.
+        raise
     except OSError as error:
         raise M4MError(
             f"{root}: the data set {name} cannot be written ({error.strerror or error});"

@@ -133,6 +133,15 @@ def test_ctrl_c_leaves_a_build_that_goes_on(source, tmp_path, whole):
     assert files_of(data) == whole
 
 
+def test_who_watches_may_leave(source, tmp_path):
+    options = ["--source", source, "--name", "mine", "--data-dir", tmp_path / "data"]
+    process = start("-c", CLI, "data", "build", "midi_folder", *options)
+    assert process.stdout.readline()
+    process.stdout.close()
+    assert process.stderr.read() == ""
+    assert process.wait() == 1
+
+
 FULL_DISK = """
 build() {{
     {python} -c '{cli}' data build midi_folder --source {source} --name mine --data-dir {data}
