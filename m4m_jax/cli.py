@@ -25,8 +25,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-data_app = typer.Typer(help="Build data sets.", rich_markup_mode=None)
+data_app = typer.Typer(help="Build, inspect and pack data sets.", rich_markup_mode=None)
 app.add_typer(data_app, name="data")
+bench_app = typer.Typer(help="Measure how fast it is.", rich_markup_mode=None)
+app.add_typer(bench_app, name="bench")
 convert_app = typer.Typer(help="Convert weights from and to PyTorch.", rich_markup_mode=None)
 app.add_typer(convert_app, name="convert")
 
@@ -137,7 +139,7 @@ def tokenize(
 
 @data_app.callback()
 def _start_data() -> None:
-    """Build data sets."""
+    """Build, inspect and pack data sets."""
 
 
 @data_app.command("build")
@@ -207,6 +209,105 @@ def data_build(
         raise _InterruptedError(str(error) or "interrupted") from None
     print("\n".join(report.summary()))
     print(datasets.info(full, data_dir).directory)
+
+
+@data_app.command("inspect")
+def data_inspect(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A data set that has been built.")],
+    task: Annotated[
+        str, typer.Option(metavar="TASK", help="The view of its songs.")
+    ] = "continuation",
+    window: Annotated[int, typer.Option(min=1, help="Steps of a window.")] = 384,
+    max_notes: MaxNotes = None,
+    batch: Annotated[int, typer.Option(min=1, help="Windows of a batch.")] = 8,
+    data_dir: DataDir = None,
+) -> None:
+    """Say what a data set holds for a task, and how much of it is padding."""
+    from m4m_jax.config import make_config
+    from m4m_jax.data.inspect import inspect
+
+    fields = {"data": name, "task": task, "window": window, "max_notes": max_notes, "batch": batch}
+    print("\n".join(inspect(make_config(fields, name), data_dir)))
+
+
+@data_app.command("pack")
+def data_pack(
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="A data set, or a training configuration (.yaml).")
+    ],
+    changes: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="KEY=VALUE", help="As for m4m train: window=192, seed=1, ..."),
+    ] = None,
+    task: Annotated[str | None, typer.Option(metavar="TASK", help="The view of its songs.")] = None,
+    epochs: Annotated[
+        float | None,
+        typer.Option(help="How often each song comes up (default: 1, or as steps and batch say)."),
+    ] = None,
+    data_dir: DataDir = None,
+    packed: Annotated[
+        str | None,
+        typer.Option("--name", metavar="NAME", help="Of the packed data set (default: NAME-TASK)."),
+    ] = None,
+) -> None:
+    """Store the windows that a run reads, so that its hosts need not make them from songs."""
+    from etils import epath
+
+    from m4m_jax.config import change_config, load_config
+    from m4m_jax.data.supply import pack
+    from m4m_jax.datasets.store import default_data_dir
+    from m4m_jax.progress import progress_bar
+
+    told = [*(changes or ()), *([] if task is None else [f"task={task}"])]
+    if name.endswith((".yaml", ".yml")):
+        config = load_config(name, told)
+    else:
+        config = change_config({"data": name}, told, name)
+        if epochs is None and not any(text.startswith("steps=") for text in told):
+            epochs = 1.0
+    root = default_data_dir() if data_dir is None else epath.Path(data_dir)
+    called = packed or f"{config.data.replace('/', '_')}-{config.task}"
+    with progress_bar("packing windows") as progress:
+        about = pack(
+            config,
+            root / "packed" / called / "1.0.0",
+            data_dir,
+            epochs=epochs,
+            progress=progress,
+        )
+    print("\n".join(about.summary))
+    print(", ".join(f"{count} {split} windows" for split, count in about.windows.items()))
+    print(about.directory)
+
+
+@bench_app.callback()
+def _start_bench() -> None:
+    """Measure how fast it is."""
+
+
+@bench_app.command("data")
+def bench_data(
+    data: Annotated[
+        str | None,
+        typer.Option(metavar="DIR", help="Folder of MIDI files (default: songs made up)."),
+    ] = None,
+    json_file: Annotated[
+        str | None, typer.Option("--json", metavar="FILE", help="Also write the figures as JSON.")
+    ] = None,
+) -> None:
+    """Measure how fast songs are read and windows are packed."""
+    import json
+
+    from m4m_jax.bench import data as bench
+    from m4m_jax.files import atomic_path, check_place
+
+    if json_file is not None:
+        check_place(json_file)
+    rows = bench.measure(data)
+    print("\n".join(bench.lines(rows)))
+    if json_file is not None:
+        with atomic_path(json_file) as temporary:
+            temporary.write_text(json.dumps(rows, indent=1) + "\n")
 
 
 @app.command()

@@ -325,6 +325,14 @@ def _of_system(group: Mapping[str, Any], system: Any, path: epath.Path) -> dict[
     return fields
 
 
+def change_config(fields: Mapping[str, Any], overrides: Sequence[str], where: str) -> Config:
+    """A configuration from plain values with `key=value` changes; M4MError as `make_config`."""
+    resolved = copy.deepcopy(dict(fields))
+    for keys, value in map(_parse, overrides):
+        _merge(resolved, _nested(keys, value))
+    return make_config(resolved, where)
+
+
 def make_config(fields: Mapping[str, Any], where: str) -> Config:
     """A configuration from plain values; M4MError, one line, where they are wrong."""
     try:

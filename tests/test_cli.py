@@ -66,7 +66,7 @@ def test_version():
 def test_help_lists_the_commands(arguments):
     answer = m4m(*arguments)
     assert (answer.status, answer.err) == (0, "")
-    for command in ("tracks", "tokenize", "data", "train", "generate", "quickstart"):
+    for command in ("tracks", "tokenize", "data", "train", "generate", "bench", "quickstart"):
         assert re.search(rf"^  {command} ", answer.out, re.MULTILINE)
 
 
@@ -74,6 +74,9 @@ HELP = {
     ("tracks",): [],
     ("tokenize",): ["--reference", "--target", "--max-notes", "--dedup", "--out"],
     ("data", "build"): ["--source", "--data-dir", "--name", "--workers", "--time-limit"],
+    ("data", "inspect"): ["--task", "--window", "--max-notes", "--batch", "--data-dir"],
+    ("data", "pack"): ["--task", "--epochs", "--data-dir", "--name"],
+    ("bench", "data"): ["--data", "--json"],
     ("train",): ["--out", "--data-dir"],
     ("generate",): ["--model", "--samples", "--temperature", "--top-k", "--top-p", "--plot"],
     ("convert", "to-flax"): ["--out", "--base", "--reference-base", "--task", "--max-notes"],
@@ -115,7 +118,7 @@ def commands_in(path: Path) -> list[str]:
 def test_documented_commands_have_these_options(help_texts, path):
     for line in commands_in(path):
         words = line.split()[1:]
-        command = tuple(words[: 2 if words[0] in ("data", "convert") else 1])
+        command = tuple(words[: 2 if words[0] in ("data", "convert", "bench") else 1])
         if command not in help_texts:
             assert command[0] in {name[0] for name in help_texts}, line
             continue

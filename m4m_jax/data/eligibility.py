@@ -22,9 +22,11 @@ from m4m_jax.music.tasks import Task
 
 # Raised whenever what makes a song usable changes.
 _VERSION = 1
-_FOLDER = "usable"
 _FITS, _EMPTY, _NO_PART, _NO_SPLIT, _SHORT = range(5)
 _REASONS = ("", "an empty part", "no such part", "no such split", "too short")
+
+
+_ARRAYS = ("lengths", "notes", "reasons")
 
 
 @dataclass(frozen=True)
@@ -53,12 +55,14 @@ class Survey:
     Attributes:
         task: its name.
         lengths: int32 [n], steps.
+        notes: int32 [n], how many notes they have in all.
         reasons: uint8 [n], why a song cannot be used, whatever its length; 0 where it can.
         fault: what the last song without such a part, or without such a split, says of it.
     """
 
     task: str
     lengths: np.ndarray
+    notes: np.ndarray
     reasons: np.ndarray
     fault: str
 
@@ -92,15 +96,17 @@ def survey(songs: Iterable[NoteTable], task: Task, names: Mapping[str, str] | No
 
     Only notes on steps that the task's compression keeps count.
     """
-    lengths, reasons, fault = [], [], ""
+    lengths, notes, reasons, fault = [], [], [], ""
     for table in songs:
         lengths.append(table.length)
+        notes.append(len(table.notes))
         try:
             reasons.append(_EMPTY if _has_empty_part(table, task, names) else _FITS)
         except M4MError as error:
             fault = str(error)
             reasons.append(_NO_SPLIT if isinstance(error, NoSplitError) else _NO_PART)
-    return Survey(task.name, np.array(lengths, np.int32), np.array(reasons, np.uint8), fault)
+    steps, counts = np.array(lengths, np.int32), np.array(notes, np.int32)
+    return Survey(task.name, steps, counts, np.array(reasons, np.uint8), fault)
 
 
 def eligible(
@@ -156,18 +162,19 @@ def _place(source: Any, task: Task, names: Mapping[str, str] | None) -> epath.Pa
     ratios = (task.compress.reference, task.compress.target)
     view = [_VERSION, task.reference, task.target, ratios, sorted((names or {}).items())]
     digest = hashlib.sha256(json.dumps(view).encode()).hexdigest()[:16]
-    return epath.Path(directory) / _FOLDER / f"{source.split}-{digest}.npz"
+    return epath.Path(directory) / f"usable-{source.split}-{digest}.npz"
 
 
 def _save(path: epath.Path, found: Survey) -> None:
-    path.parent.mkdir(exist_ok=True)
     with atomic_path(path) as temporary, temporary.open("wb") as file:
-        np.savez(file, lengths=found.lengths, reasons=found.reasons, fault=np.array(found.fault))
+        arrays = {name: getattr(found, name) for name in _ARRAYS}
+        np.savez(file, fault=np.array(found.fault), **arrays)
 
 
 def _load(path: epath.Path, task: Task) -> Survey:
     with path.open("rb") as file, np.load(file) as kept:
-        return Survey(task.name, kept["lengths"], kept["reasons"], str(kept["fault"]))
+        arrays = {name: kept[name] for name in _ARRAYS}
+        return Survey(task.name, fault=str(kept["fault"]), **arrays)
 
 
 def _has_empty_part(table: NoteTable, task: Task, names: Mapping[str, str] | None) -> bool:

@@ -13,8 +13,8 @@ for any number of hosts are those that the songs would give. A record's features
 
 from __future__ import annotations
 
+import contextlib
 import json
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -23,12 +23,13 @@ import numpy as np
 from etils import epath
 
 from m4m_jax.datasets import wire
+from m4m_jax.datasets.records import METADATA_FILE, is_local, local_folder, write_records
 from m4m_jax.errors import M4MError
 from m4m_jax.files import atomic_path
 from m4m_jax.music.simunote import Vocabulary
 
 FORMAT = 1
-FILE = "windows.json"
+FILE = METADATA_FILE
 STREAMS = ("reference", "target")
 _NUMBERS = ("component", "song", "start", "shift")
 _SHARD = 50_000  # windows of a file
@@ -70,6 +71,8 @@ def read_about(directory: epath.PathLike) -> About:
     if not path.exists():
         raise M4MError(f"{directory}: there are no packed windows; m4m data pack writes them")
     found = json.loads(path.read_text())
+    if "view" not in found:
+        raise M4MError(f"{directory} holds no packed windows; m4m data pack writes them")
     if found.get("format") != FORMAT:
         raise M4MError(
             f"{directory}: packed in format {found.get('format')}, and this is format {FORMAT};"
@@ -90,7 +93,7 @@ def windows(about: About, split: str, vocabulary: Vocabulary) -> Any:
     import grain
     import tensorflow_datasets as tfds
 
-    source = tfds.builder_from_directory(os.fspath(about.directory)).as_data_source(split)
+    source = tfds.builder_from_directory(local_folder(about.directory)).as_data_source(split)
     decode = _Decode(2 * about.view["max_notes"], vocabulary.pad)
     return grain.MapDataset.source(source).map(decode)
 
@@ -146,14 +149,9 @@ def write(
     Raises:
         M4MError: there is something at that place; it cannot be written to.
     """
-    target, total, done = about.directory, sum(map(len, splits.values())), 0
-    if target.exists():
-        raise M4MError(f"{target} is there already; remove it, or give another --name")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_path(target) as folder:
-        folder.mkdir()
-        try:
-            infos = []
+    total, done, infos = sum(map(len, splits.values())), 0, []
+    try:
+        with _new_folder(about.directory) as folder:
             for name, found in splits.items():
                 lengths, size = [], 0
                 for path, shard in _shards(folder, name, len(found)):
@@ -164,9 +162,22 @@ def write(
                         progress(done, total)
                 infos.append((name, lengths, size))
             _write_metadata(folder, infos, "reference" in splits["train"][0])
+            # The last file: without it, a folder holds no packed windows.
             (folder / FILE).write_text(json.dumps(_plain(about), indent=1) + "\n")
-        except OSError as error:
-            raise M4MError(f"{target}: cannot be written ({error.strerror or error})") from error
+    except OSError as error:
+        reason = error.strerror or error
+        raise M4MError(f"{about.directory}: cannot be written ({reason})") from error
+
+
+@contextlib.contextmanager
+def _new_folder(target: epath.Path) -> Iterator[epath.Path]:
+    """Give a folder to write to; a local one appears when it is whole."""
+    if (target / FILE if not is_local(target) else target).exists():
+        raise M4MError(f"{target} is there already; remove it, or give another --name")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_path(target) if is_local(target) else contextlib.nullcontext(target) as folder:
+        folder.mkdir(exist_ok=True)
+        yield folder
 
 
 def _plain(about: About) -> dict[str, Any]:
@@ -184,16 +195,12 @@ def _shards(folder: epath.Path, split: str, count: int) -> Iterator[tuple[epath.
 
 def _write_shard(path: epath.Path, found: Iterable[Mapping[str, Any]], pad: int) -> int:
     """Write records one after another; returns their size in bytes."""
-    from array_record.python import array_record_module
-
-    size, writer = 0, array_record_module.ArrayRecordWriter(os.fspath(path), "group_size:1")
-    try:
+    size = 0
+    with write_records(path) as write_record:
         for window in found:
             data = wire.serialize(encode(window, pad))
-            writer.write(data)
+            write_record(data)
             size += len(data)
-    finally:
-        writer.close()
     return size
 
 

@@ -13,6 +13,7 @@ from m4m_jax.config import make_config
 from m4m_jax.data import pipeline, stored, supply
 from m4m_jax.errors import M4MError
 from m4m_jax.music import VELOCITY, write_midi
+from tests import remote
 from tests.datasets.music import song
 
 SETTINGS = {
@@ -167,7 +168,9 @@ def test_too_few_windows_are_refused(built, tmp_path):
 
 def test_no_packed_windows(tmp_path):
     assert "there are no packed windows" in refused(config(packed=str(tmp_path)))
-    (tmp_path / stored.FILE).write_text(json.dumps({"format": 0}))
+    (tmp_path / stored.FILE).write_text(json.dumps({"record_version": 1}))
+    assert "holds no packed windows" in refused(config(packed=str(tmp_path)))
+    (tmp_path / stored.FILE).write_text(json.dumps({"format": 0, "view": {}}))
     assert "packed in format 0" in refused(config(packed=str(tmp_path)))
 
 
@@ -198,6 +201,21 @@ def test_tfds_reads_packed_windows(built, tmp_path, monkeypatch):
     window = supply.supply(config(), built).train[100]
     assert record["song"] == window["song"]
     assert record["target_counts"].tolist() == (window["target"] != 3330).sum(axis=1).tolist()
+
+
+def test_packed_windows_in_a_bucket(built, tmp_path, monkeypatch):
+    (tmp_path / "buckets").mkdir()
+    monkeypatch.setenv(remote.FOLDER, str(tmp_path / "buckets"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    place = "bucket://music/packed"
+    supply.pack(config(), place, built)
+    read, live = supply.supply(config(packed=place)), supply.supply(config(), built)
+    assert_same_windows(read.train, live.train, 20)
+    with pytest.raises(M4MError, match="is there already"):
+        supply.pack(config(), place, built)
+    assert not list((tmp_path / "here").iterdir())
 
 
 @pytest.mark.parametrize("width", [2, 64])
