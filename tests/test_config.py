@@ -300,3 +300,54 @@ def test_shipped_configurations_begin_with_their_commands(path):
     assert f"m4m train configs/{path.name} preset=small" in head.replace("system=cross ", "")
     for named in re.findall(r"\w+\.yaml", head):
         assert (path.parent / named).is_file()
+
+
+def mixture(*parts, **fields):
+    return make_config({"mixture": list(parts)} | fields, "the test")
+
+
+def test_components_take_what_they_leave_out_from_the_run():
+    run = mixture(
+        {"weight": 2},
+        {"data": "b", "dedup": True},
+        {"task": "copy", "target": "drum"},
+        data="a",
+        task="continuation",
+        target="nondrum",
+    )
+    found = [(p.data, p.task, p.target, p.dedup, p.weight) for p in run.components]
+    assert found == [
+        ("a", "continuation", "nondrum", None, 2.0),
+        ("b", "continuation", "nondrum", True, 1.0),
+        ("a", "copy", "drum", None, 1.0),
+    ]
+    alone = make_config({"data": "a", "task": "copy", "target": "drum"}, "the test")
+    assert [(p.data, p.task, p.target) for p in alone.components] == [("a", "copy", "drum")]
+
+
+def test_a_run_without_data_and_task_has_those_of_its_first_component():
+    run = mixture({"data": "a", "task": "copy"}, {"data": "b", "task": "analysis"})
+    assert (run.data, run.task) == ("a", "copy")
+    run = mixture({"data": "a"}, {"data": "b", "task": "analysis"}, task="copy")
+    assert [p.task for p in run.components] == ["copy", "analysis"]
+
+
+@pytest.mark.parametrize(
+    ("part", "wanted"),
+    [
+        ({"weight": 0}, "mixture.0.weight: .* greater than 0"),
+        ({"weight": float("inf")}, "mixture.0.weight"),
+        ({"dta": "a"}, "unknown key mixture.0.dta; the nearest known one is data"),
+        ("a", "mixture.0: "),
+    ],
+)
+def test_components_that_are_wrong(part, wanted):
+    with pytest.raises(M4MError, match=wanted) as error:
+        mixture(part, data="a", task="copy")
+    assert "\n" not in str(error.value)
+
+
+def test_a_mixture_on_the_command_line(file):
+    config = load_config(file, ["mixture=[{weight: 2}, {data: midi_folder/b}]"])
+    assert [part.data for part in config.components] == ["nottingham", "midi_folder/b"]
+    assert config.components[0].weight == 2

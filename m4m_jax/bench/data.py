@@ -12,6 +12,7 @@ import numpy as np
 from etils import epath
 
 from m4m_jax import datasets
+from m4m_jax.bench.data_ingest import measure_ingestion
 from m4m_jax.data import Component, mixture, pack
 from m4m_jax.datasets.run_local import default_workers
 from m4m_jax.music.notes import NoteTable, Track, write_midi
@@ -35,17 +36,22 @@ def measure(
 
     Returns:
         A row for each kind of work: `work`, `data`, `unit` (what is counted), `count`, `ours_s`
-        (seconds a unit), `per_second`, and `cores` (how many processes it took).
+        (seconds a unit), `per_second`, `cores` (how many processes it took), and of building
+        `ours_bytes` (the most memory that one process held).
     """
     with tempfile.TemporaryDirectory() as temporary:
         place = epath.Path(temporary)
         told = "made up" if folder is None else str(folder)
         source = _write_songs(place / "songs") if folder is None else epath.Path(folder)
         workers = workers or min(default_workers(), 2)
-        began = time.perf_counter()
-        report = datasets.build(_NAME, source, place / "data", workers=workers)
-        spent = time.perf_counter() - began
-        rows = [_row("build a data set", told, "file", report.files, spent, workers)]
+        built = measure_ingestion(_NAME, source, workers=workers)
+        files, spent = built.report.files, built.report.files / built.files_per_second
+        rows = [
+            _row("start building", told, "start", 1, built.start_seconds, workers),
+            _row("build a data set", told, "file", files, spent, workers)
+            | {"ours_bytes": built.peak_bytes},
+        ]
+        datasets.build(_NAME, source, place / "data", workers=workers)
         songs = datasets.open_split(_NAME, "train", place / "data")
         for name in TASKS:
             part = Component(songs, get_task(name))
@@ -85,9 +91,9 @@ def _row(work: str, data: str, unit: str, count: int, spent: float, cores: int) 
 def lines(rows: list[dict[str, Any]]) -> list[str]:
     """Rows as text."""
     return [
-        f"{row['work']}: {row['per_second']:.0f} {row['unit']}s a second on {row['cores']} "
-        f"core{'s' if row['cores'] > 1 else ''} ({row['count']} in "
-        f"{row['count'] * row['ours_s']:.1f} s; music: {row['data']})"
+        f"{row['work']}: {row['per_second']:.4g} {row['unit']}s a second, {row['cores']} "
+        f"process{'es' if row['cores'] > 1 else ''} ({row['count']} in "
+        f"{row['count'] * row['ours_s']:.2f} s; music: {row['data']})"
         for row in rows
     ]
 

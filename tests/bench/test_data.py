@@ -23,14 +23,15 @@ def test_figures_are_printed_and_written(brief, tmp_path, capsys):
     assert _run(["bench", "data", "--json", str(tmp_path / "rows.json")]) == 0
     rows = json.loads((tmp_path / "rows.json").read_text())
     lines = capsys.readouterr().out.splitlines()[-len(rows) :]
-    assert [row["unit"] for row in rows] == ["file", "window", "window"]
+    assert [row["unit"] for row in rows] == ["start", "file", "window", "window"]
     for row, line in zip(rows, lines, strict=True):
         assert row["data"] == "made up"
         assert row["ours_s"] > 0
         assert row["per_second"] == pytest.approx(1 / row["ours_s"])
-        assert line.startswith(f"{row['work']}: {row['per_second']:.0f} {row['unit']}s a second")
+        assert line.startswith(f"{row['work']}: {row['per_second']:.4g} {row['unit']}s a second")
         assert "music: made up" in line
-    assert rows[0]["count"] == 12
+    assert rows[1]["count"] == 12
+    assert rows[1]["ours_bytes"] > 2**24
 
 
 def test_music_of_ones_own(brief, tmp_path, capsys):
