@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import json
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,7 @@ from m4m_jax.files import atomic_path
 from m4m_jax.music.notes import STEP, TRACK, NoteTable
 from m4m_jax.music.parts import NoSplitError
 from m4m_jax.music.tasks import Task
+from m4m_jax.progress import progress_bar
 
 # Raised whenever what makes a song usable changes.
 _VERSION = 1
@@ -26,6 +27,7 @@ _FITS, _EMPTY, _NO_PART, _NO_SPLIT, _SHORT = range(5)
 _REASONS = ("", "an empty part", "no such part", "no such split", "too short")
 
 
+_MANY = 10_000  # songs: it takes some seconds to look at so many
 _ARRAYS = ("lengths", "notes", "reasons")
 
 
@@ -146,12 +148,29 @@ def find(source: Any, task: Task, names: Mapping[str, str] | None) -> Survey:
             found = _load(path, task)
             if len(found.lengths) == len(source):
                 return found
-    found = survey((source[index] for index in range(len(source))), task, names)
+    with _progress(len(source)) as tell:
+        found = survey((tell(source[index], index) for index in range(len(source))), task, names)
     if path is not None:
         # A data set that can only be read serves as well, and takes as long at each start.
         with contextlib.suppress(OSError, M4MError):
             _save(path, found)
     return found
+
+
+@contextlib.contextmanager
+def _progress(count: int) -> Iterator[Callable[[NoteTable, int], NoteTable]]:
+    """Give a function that passes songs on, and shows how far it is where there are many."""
+    if count < _MANY:
+        yield lambda song, index: song
+        return
+    with progress_bar("looking for songs to use") as bar:
+
+        def tell(song: NoteTable, index: int) -> NoteTable:
+            if not (index + 1) % 100:
+                bar(index + 1, count)
+            return song
+
+        yield tell
 
 
 def _place(source: Any, task: Task, names: Mapping[str, str] | None) -> epath.Path | None:
@@ -160,9 +179,11 @@ def _place(source: Any, task: Task, names: Mapping[str, str] | None) -> epath.Pa
     if directory is None:
         return None
     ratios = (task.compress.reference, task.compress.target)
-    view = [_VERSION, task.reference, task.target, ratios, sorted((names or {}).items())]
+    directory = epath.Path(directory)
+    info = (directory / "dataset_info.json").read_text()  # another one's sizes are others
+    view = [_VERSION, info, task.reference, task.target, ratios, sorted((names or {}).items())]
     digest = hashlib.sha256(json.dumps(view).encode()).hexdigest()[:16]
-    return epath.Path(directory) / f"usable-{source.split}-{digest}.npz"
+    return directory / f"usable-{source.split}-{digest}.npz"
 
 
 def _save(path: epath.Path, found: Survey) -> None:

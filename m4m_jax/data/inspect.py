@@ -13,7 +13,7 @@ from m4m_jax import datasets
 from m4m_jax.config import Config
 from m4m_jax.data import eligibility, packing, pipeline, stored
 from m4m_jax.data.packing import BLOCK, Size
-from m4m_jax.data.supply import SIZING_BATCHES, supply, tasks_of
+from m4m_jax.data.supply import SIZING_BATCHES, tasks_of
 from m4m_jax.music.simunote import by_name
 
 
@@ -103,7 +103,10 @@ def inspect(config: Config, data_dir: epath.PathLike | None = None) -> list[str]
     shown = ", ".join(f"{count} {split}" for split, count in info.splits.items())
     songs = datasets.open_split(config.data, "train", data_dir)
     found = eligibility.find(songs, task, songs.parts)
-    windows = supply(config, data_dir)
+    usable = found.long_enough(config.window)
+    windows = pipeline.stream(
+        [pipeline.Component(songs, task, usable=usable)], window=config.window
+    )
     steps, notes = int(found.lengths.sum()), int(found.notes.sum())
     return [
         f"{info.name}: {sum(info.splits.values())} songs ({shown})",
@@ -111,8 +114,8 @@ def inspect(config: Config, data_dir: epath.PathLike | None = None) -> list[str]
         f" {notes / max(steps, 1):.2f} notes a step",
         f"task {task.name}: windows of {config.window} steps, N = {task.max_notes}, batches of"
         f" {config.batch}",
-        *windows.summary,
-        *packing_of(windows.train, config).lines(),
+        f"training on {usable.summary()}",
+        *packing_of(windows, config).lines(),
     ]
 
 

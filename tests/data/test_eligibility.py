@@ -97,6 +97,28 @@ def test_a_data_set_that_can_only_be_read_serves_too(train, monkeypatch):
     assert not kept(train)
 
 
+def test_a_file_of_songs_that_were_there_before_is_not_taken(train):
+    """In a bucket it may have been left behind when the data set was built anew."""
+    usable_songs(train, PAIR, window=1)
+    info = Path(train.directory) / "dataset_info.json"
+    before = info.read_text()
+    try:
+        info.write_text(before.replace('"numBytes": "', '"numBytes": "1'))
+        assert info.read_text() != before
+        usable_songs(train, PAIR, window=1)
+        assert len(kept(train)) == 2
+    finally:
+        info.write_text(before)
+
+
+def test_a_long_look_is_shown(train, monkeypatch, capsys):
+    usable_songs([song(0)] * 250, PAIR, window=1)
+    assert capsys.readouterr().out == ""
+    monkeypatch.setattr(eligibility, "_MANY", 250)
+    usable_songs([song(0)] * 250, PAIR, window=1)
+    assert "looking for songs to use 100/250" in capsys.readouterr().out
+
+
 def test_songs_are_not_held():
     """One song at a time is in memory, whatever the number of them."""
     alive = set()
