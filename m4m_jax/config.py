@@ -397,9 +397,10 @@ def _nearest(key: str) -> str:
     known = list(_keys(Config))
     last = key.rpartition(".")[2]
 
-    def likeness(candidate: str) -> float:
+    def likeness(candidate: str) -> tuple[float, float]:
         pairs = ((key, candidate), (last, candidate.rpartition(".")[2]))
-        return max(difflib.SequenceMatcher(None, *pair).ratio() for pair in pairs)
+        whole, end = (difflib.SequenceMatcher(None, *pair).ratio() for pair in pairs)
+        return max(whole, end), whole
 
     return max(known, key=likeness)
 

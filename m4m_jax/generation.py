@@ -101,9 +101,9 @@ def generate(
         top_p=top_p,
         allowed=well_formed(vocabulary, _allowed(programs)),
     )
-    given, label = without_silent_tracks(given), card.task.split("-to-")[-1]
+    given, (_, _, label) = without_silent_tracks(given), card.task.partition("-to-")
     return [
-        (given, as_tracks(rows, song, label, vocabulary, ratio=ratio, steps=steps))
+        (given, as_tracks(rows, song, label or "generated", vocabulary, ratio=ratio, steps=steps))
         for rows in written
     ]
 

@@ -85,10 +85,15 @@ class Survey:
         }
         if (reasons == _FITS).any():
             return Eligible(np.flatnonzero(reasons == _FITS), left_out)
+        if not left_out:
+            raise M4MError(
+                f"task {self.task}: no song can be used, since a split of the data set, train or "
+                "validation, is empty; build it from more files"
+            )
         listed = ", ".join(f"{reason}: {count}" for reason, count in left_out.items())
         raise M4MError(
             f"task {self.task}: no song of {len(reasons)} can be used"
-            f" ({listed or 'there are none'}; windows have {min_steps} steps)"
+            f" ({listed}; windows have {min_steps} steps)"
             + (f"; {self.fault}" if self.fault else "")
         )
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import pickle
@@ -285,3 +286,11 @@ def test_tensorflow_is_not_imported_and_the_console_is_left_alone(folder, tmp_pa
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_beam_is_an_extra(tmp_path, monkeypatch):
+    write_midi(song(0), tmp_path / "song.mid")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(M4MError, match=r"pip install 'm4m_jax\[beam\]'"):
+        datasets.build("midi_folder", tmp_path, tmp_path / "data", runner="direct")
+    assert not (tmp_path / "data").exists()

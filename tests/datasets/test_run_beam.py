@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import importlib.util
 import shutil
 
 import pytest
@@ -10,10 +9,6 @@ from m4m_jax.errors import M4MError
 from m4m_jax.music import write_midi
 from tests.datasets import faulty
 from tests.datasets.music import song
-
-needs_beam = pytest.mark.skipif(
-    importlib.util.find_spec("apache_beam") is None, reason="needs the extra beam"
-)
 
 
 @pytest.fixture
@@ -39,14 +34,12 @@ def same(name, source, tmp_path, **options):
     assert files_of(name, tmp_path / "beam") == files_of(name, tmp_path / "local")
 
 
-@needs_beam
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2])
 def test_records_are_those_of_a_local_build(source, tmp_path, workers):
     same("midi_folder/mine", source, tmp_path, workers=workers)
 
 
-@needs_beam
 def test_a_split_of_its_own_goes_along(tmp_path):
     source = tmp_path / "nottingham"
     (source / "MIDI").mkdir(parents=True)
@@ -57,7 +50,6 @@ def test_a_split_of_its_own_goes_along(tmp_path):
     same("nottingham", source, tmp_path)
 
 
-@needs_beam
 def test_a_parser_that_crashes_costs_only_its_file(source, tmp_path, monkeypatch):
     from m4m_jax.datasets.midi_folder import midi_folder_dataset_builder as builder
 
@@ -68,7 +60,6 @@ def test_a_parser_that_crashes_costs_only_its_file(source, tmp_path, monkeypatch
     assert rejected["crashed the parser"] == {"aborts.mid": "ended by SIGABRT"}
 
 
-@needs_beam
 def test_it_goes_on_where_a_local_build_stopped(source, tmp_path):
     def stop(done, total):
         if done == 20:
@@ -93,7 +84,6 @@ def test_it_goes_on_where_a_local_build_stopped(source, tmp_path):
         same("midi_folder/mine", source, tmp_path)
 
 
-@needs_beam
 def test_failures_are_one_line(source, tmp_path):
     with pytest.raises(M4MError, match="there are direct, dataflow, flink, spark"):
         datasets.build("midi_folder", source, tmp_path / "data", runner="none")
@@ -108,7 +98,6 @@ def test_failures_are_one_line(source, tmp_path):
     assert "\n" not in str(error.value)
 
 
-@needs_beam
 def test_the_command_line_takes_options_of_the_runner(source, tmp_path, capfd):
     from m4m_jax.cli import main
 
@@ -117,10 +106,3 @@ def test_the_command_line_takes_options_of_the_runner(source, tmp_path, capfd):
         main(["data", "build", "midi_folder", "--source", str(source), *map(str, options)])
     assert done.value.code == 0
     assert "39 of 41 files kept" in capfd.readouterr().out
-
-
-def test_it_is_an_extra(source, tmp_path, monkeypatch):
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(M4MError, match=r"pip install 'm4m_jax\[beam\]'"):
-        datasets.build("midi_folder", source, tmp_path / "data", runner="direct")
-    assert not (tmp_path / "data").exists()

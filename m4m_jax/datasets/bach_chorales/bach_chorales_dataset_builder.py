@@ -26,7 +26,7 @@ def corpus_folder() -> epath.Path:
     # Importing music21 takes a second, which only the workers need to spend.
     package = importlib.util.find_spec("music21")
     if package is None or not package.submodule_search_locations:
-        raise M4MError("bach_chorales needs music21, which is not installed: pip install music21")
+        raise M4MError("the chorales are in music21: pip install 'm4m_jax[demo]'")
     folder = epath.Path(package.submodule_search_locations[0]) / "corpus" / "bach"
     if not folder.is_dir():
         raise M4MError(f"{folder}: this music21 has no scores; install it with pip")
