@@ -284,7 +284,7 @@ def _lm(given: OneBase) -> LM:
 def _named_path(named: Base, path: epath.Path) -> epath.Path:
     where = named.path if "://" in named.path else os.path.normpath(path / named.path)
     if not epath.Path(where).exists():
-        raise M4MError(f"{path} needs its base, which is not at {where}; name it with base")
+        raise M4MError(f"{path} needs its base, which is not at {where}; name it with base (--base)")
     return epath.Path(where)
 
 
@@ -295,7 +295,7 @@ def _restore(path: epath.Path, state: nnx.State) -> dict[str, Any]:
         name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place)
         for name, x in parameters.by_name(state).items()
     }
-    with step_manager(path, read_only=True) as manager:
+    with step_manager(path, read_only=True, create=False, save_interval_steps=0) as manager:
         step = manager.best_step() if manager.best_step() is not None else manager.latest_step()
         if step is None:
             raise M4MError(f"{path} is incomplete: it holds no finished checkpoint")

@@ -24,8 +24,8 @@ class Ingestion:
         workers: processes that read them.
         seconds: of wall-clock time for the whole build, its start included.
         start_seconds: of wall-clock time for a build of one small file right before it.
-        peak_bytes: the most memory that one of the processes held, this one included; 0 where the
-            system does not tell.
+        peak_bytes: the most memory that one of the processes held, this one and all that it
+            ever started included; 0 where the system does not tell.
     """
 
     report: datasets.Report

@@ -90,7 +90,7 @@ def _check_bases(file: WeightsFile, system: str, wanted: int, bases: Sequence[Gi
         raise M4MError(f"{file.path} is a {system} model, which is on no base; leave base out")
     if len(bases) != wanted:
         what = "its language model" if wanted == 1 else "both its language models"
-        raise M4MError(f"{file.path} is a {system} adapter; name {what} with base")
+        raise M4MError(f"{file.path} is a {system} adapter; name {what} with base (--base)")
 
 
 def _check_card(file: WeightsFile, card: Card) -> None:

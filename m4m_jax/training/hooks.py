@@ -181,6 +181,7 @@ class Console:
             )
             if not self.bar.console.is_terminal:
                 print(f"{self.title} {step}/{self.total}  {figures}", flush=True)
+                self.shown = ""
             self.bar.update(self.task, figures=figures)
         self.bar.update(self.task, completed=step)
 

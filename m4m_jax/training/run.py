@@ -234,6 +234,7 @@ def run(config: Config, path: epath.PathLike, data_dir: epath.PathLike | None = 
         return validation.nll(lambda batch: evaluate(params, batch))
 
     log = hooks.MetricsFile(path / "metrics.jsonl", resumed)
+    print("compiling, which may take a minute", flush=True)
     if not resumed:
         log.write(0, validate(state.params))
     every, title = config.every, f"{config.system} {config.task}"
