@@ -69,6 +69,15 @@ def read_file(place: str, name: str) -> bytes:
         raise M4MError(f"{name}: cannot be read ({error.strerror or error})") from error
 
 
+def make_ready(place: str) -> None:
+    """Do ahead of `read_file` what it does once: of a large archive it takes seconds.
+
+    Raises:
+        M4MError: there is no such place, or it cannot be read.
+    """
+    _reader(place)
+
+
 class _Archive(Protocol):
     @property
     def names(self) -> list[str]: ...
@@ -157,7 +166,10 @@ def _open(place: epath.Path) -> _Archive:
         raise M4MError(f"{place}: no such {'file' if kind else 'folder'}")
     if kind is None:
         raise M4MError(f"{place}: neither a folder nor a .zip or .tar")
-    file = place.open("rb")
+    try:
+        file = place.open("rb")
+    except OSError as error:
+        raise M4MError(f"{place}: cannot be opened ({error.strerror or error})") from error
     try:
         return kind(file)
     except (OSError, ValueError, zipfile.BadZipFile, tarfile.TarError) as error:

@@ -18,6 +18,7 @@ import functools
 import hashlib
 import itertools
 import json
+import os
 import pathlib
 import zlib
 from collections.abc import Callable, Iterator, Mapping
@@ -28,6 +29,7 @@ from typing import Any, NamedTuple
 from etils import epath
 
 from m4m_jax.datasets import record, wire
+from m4m_jax.datasets.archives import make_ready
 from m4m_jax.datasets.folders import state_of
 from m4m_jax.datasets.ingest import SPLITS, Entry, Reading, Report, Source
 from m4m_jax.datasets.isolation import Attempt, Failure
@@ -155,8 +157,8 @@ class Work:
         shards: the folder that shards are written to.
         template: what their names begin with.
         read: see `Source`.
-        place: the folder of the files. A process that gets to know these paths has imported their
-            classes, so it can make others of their kind.
+        place: the folder or archive of the files. A process that gets to know these paths has
+            imported their classes, so it can make others of their kind.
     """
 
     folder: epath.Path
@@ -174,6 +176,9 @@ class Work:
 
     def _read(self, number: int, attempt: Attempt) -> None:
         folder, names = self.folder, _kept_plan(self.folder).chunk(number)
+        if self.place is not None:
+            # It is not the first file that takes the time to open an archive.
+            make_ready(os.fspath(self.place))
         digest = 0
         files: list[dict[str, Any]] = []
         with write_records(folder / _stem(number)) as write:

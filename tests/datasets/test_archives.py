@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import os
+import socket
 import tarfile
 import zipfile
 
@@ -9,7 +10,7 @@ import pytest
 from etils import epath
 
 from m4m_jax import datasets
-from m4m_jax.datasets import archives, record
+from m4m_jax.datasets import archives, record, store
 from m4m_jax.datasets.archives import files_in, read_file
 from m4m_jax.errors import M4MError
 from m4m_jax.music import write_midi
@@ -108,6 +109,37 @@ def test_a_damaged_member_costs_only_itself(tmp_path):
     assert report.kept == 2
     assert set(report.rejected) == {"unreadable"}
     assert set(report.rejected["unreadable"]) == {"1.mid", "text.mid"}
+
+
+def test_opening_an_archive_is_not_in_the_time_of_a_file(tmp_path, kind, monkeypatch):
+    """All that an attempt at a file finds is open, so its time limit may be short."""
+    members = {f"{seed}.mid": midi_bytes(song(seed)) for seed in range(3)}
+    path = pack(kind, place(tmp_path, kind), members)
+    opened = []
+
+    def attempt(step, function, *arguments):
+        opened.append(archives._reader.cache_info().currsize)
+        return function(*arguments)
+
+    def run_here(job):
+        for chunk in job.unread():
+            job.work(chunk, attempt)
+        for shard in job.unwritten():
+            job.work(shard, attempt)
+
+    monkeypatch.setattr(store, "run_local", lambda job, **_: run_here(job))
+    assert datasets.build("lakh", path, tmp_path / "data").kept == 3
+    assert opened == [1, 1, 1]
+
+
+def test_what_cannot_be_opened(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # names of sockets are short
+    path = tmp_path / "songs.zip"
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(path.name)
+        with pytest.raises(M4MError, match=r"songs\.zip: cannot be opened") as error:
+            datasets.build("lakh", path, tmp_path / "data")
+    assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("kind", ["zip", "tar"])
