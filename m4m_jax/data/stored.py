@@ -23,6 +23,7 @@ import numpy as np
 from etils import epath
 
 from m4m_jax.datasets import wire
+from m4m_jax.datasets.record import RECORD_VERSION
 from m4m_jax.datasets.records import METADATA_FILE, is_local, local_folder, write_records
 from m4m_jax.errors import M4MError
 from m4m_jax.files import atomic_path
@@ -30,6 +31,7 @@ from m4m_jax.music.simunote import Vocabulary
 
 FORMAT = 1
 FILE = METADATA_FILE
+_VERSIONS = {"format": FORMAT, "record_version": RECORD_VERSION}
 STREAMS = ("reference", "target")
 _NUMBERS = ("component", "song", "start", "shift")
 _SHARD = 50_000  # windows of a file
@@ -46,6 +48,7 @@ class About:
         summary: which songs were used; lines.
         epoch: training windows of an epoch.
         windows: how many each split has.
+        command: the command line that packs them again.
     """
 
     directory: epath.Path
@@ -54,6 +57,7 @@ class About:
     summary: tuple[str, ...]
     epoch: int
     windows: dict[str, int]
+    command: str
 
 
 def held_out(number: int) -> str:
@@ -65,7 +69,7 @@ def read_about(directory: epath.PathLike) -> About:
     """What the packed data set at `directory` holds.
 
     Raises:
-        M4MError: there is none, or one of another format.
+        M4MError: there is none, or one of another format or record version.
     """
     path = epath.Path(directory) / FILE
     if not path.exists():
@@ -73,11 +77,13 @@ def read_about(directory: epath.PathLike) -> About:
     found = json.loads(path.read_text())
     if "view" not in found:
         raise M4MError(f"{directory} holds no packed windows; m4m data pack writes them")
-    if found.get("format") != FORMAT:
-        raise M4MError(
-            f"{directory}: packed in format {found.get('format')}, and this is format {FORMAT};"
-            " pack the windows again with m4m data pack"
-        )
+    for version, now in _VERSIONS.items():
+        if found.get(version) != now:
+            raise M4MError(
+                f"{directory}: packed with {version.replace('_', ' ')} {found.get(version)}, and"
+                f" this is {now}; remove it, and pack it again:"
+                f" {found.get('command', 'm4m data pack')}"
+            )
     return About(
         epath.Path(directory),
         found["view"],
@@ -85,6 +91,7 @@ def read_about(directory: epath.PathLike) -> About:
         tuple(found["summary"]),
         found["epoch"],
         found["windows"],
+        found["command"],
     )
 
 
@@ -181,8 +188,8 @@ def _new_folder(target: epath.Path) -> Iterator[epath.Path]:
 
 
 def _plain(about: About) -> dict[str, Any]:
-    names = ("view", "parts", "summary", "epoch", "windows")
-    return {"format": FORMAT} | {name: getattr(about, name) for name in names}
+    names = ("view", "parts", "summary", "epoch", "windows", "command")
+    return _VERSIONS | {name: getattr(about, name) for name in names}
 
 
 def _shards(folder: epath.Path, split: str, count: int) -> Iterator[tuple[epath.Path, range]]:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
+import os
+import shlex
 from collections import Counter
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +23,11 @@ from m4m_jax.music.tasks import Task, get_task
 
 SIZING_BATCHES = 48
 """How many batches the sizes of the packed arrays are chosen from."""
+
+# What of a configuration says which windows there are, and how many.
+_VIEWED = {"compress", "vocabulary", "window", "pad_short", "pitch_shift", "seed"}
+_TOLD = {"task", "reference", "target", "dedup", "max_notes", "mixture"}
+_PACKED_BY = _VIEWED | _TOLD | {"batch", "validation_batches"}
 
 
 @dataclass(frozen=True)
@@ -81,9 +89,7 @@ def view(config: Config) -> dict[str, Any]:
             for part, task in zip(parts, tasks, strict=True)
         ],
         "max_notes": tasks[0].max_notes,
-        **config.model_dump(
-            include={"compress", "vocabulary", "window", "pad_short", "pitch_shift", "seed"}
-        ),
+        **config.model_dump(include=_VIEWED),
     }
 
 
@@ -106,7 +112,9 @@ def supply(config: Config, data_dir: epath.PathLike | None = None) -> Supply:
         M4MError: a data set has not been built, or has no song that can be used; packed windows are
             of another configuration, or too few.
     """
-    return _from_songs(config, data_dir) if config.packed is None else _from_packed(config)
+    if config.packed is None:
+        return _from_songs(config, data_dir)
+    return _from_packed(config, data_dir)
 
 
 def _from_songs(config: Config, data_dir: epath.PathLike | None) -> Supply:
@@ -140,7 +148,7 @@ def _from_songs(config: Config, data_dir: epath.PathLike | None) -> Supply:
     return Supply(pipeline.stream(learned, **options), validation, parts, tuple(lines), epoch)
 
 
-def _from_packed(config: Config) -> Supply:
+def _from_packed(config: Config, data_dir: epath.PathLike | None) -> Supply:
     assert config.packed is not None
     packed = stored.read_about(config.packed)
     wanted = view(config)
@@ -152,26 +160,54 @@ def _from_packed(config: Config) -> Supply:
     if differ:
         raise M4MError(
             f"packed={config.packed} holds windows of another {', '.join(differ)};"
-            " leave packed out, or pack this run's own with m4m data pack"
+            f" leave packed out, or pack this run's own: {pack_command(config, data_dir)}"
         )
     names, vocabulary = labels(config), by_name(config.vocabulary)
-    train = _enough(packed, "train", train_windows(config), vocabulary)
+    again = pack_command(config, data_dir)
+    train = _enough(packed, "train", train_windows(config), vocabulary, again)
     validation = {
-        name: _enough(packed, stored.held_out(number), count, vocabulary)
+        name: _enough(packed, stored.held_out(number), count, vocabulary, again)
         for number, (name, count) in enumerate(zip(names, validation_windows(config), strict=True))
     }
     return Supply(train, validation, packed.parts, packed.summary, packed.epoch)
 
 
-def _enough(packed: stored.About, split: str, count: int, vocabulary: Vocabulary) -> Any:
+def _enough(
+    packed: stored.About, split: str, count: int, vocabulary: Vocabulary, again: str
+) -> Any:
     there = packed.windows[split]
     if there < count:
         raise M4MError(
             f"{packed.directory}: there are {there} {split} windows, and this run reads {count};"
-            " take fewer steps, or pack more of them with m4m data pack"
+            f" take fewer steps, or pack as many: {again}"
         )
     found = stored.windows(packed, split, vocabulary)
     return found if split == "train" else found[:count]
+
+
+def pack_command(
+    config: Config,
+    data_dir: epath.PathLike | None = None,
+    *,
+    directory: epath.PathLike | None = None,
+    epochs: float | None = None,
+) -> str:
+    """The command line that packs the windows of a run; arguments as for `pack`.
+
+    directory: where to, if it is where the command line writes to; its own choice when `None`.
+    """
+    fields = config.model_dump(mode="json", include=_PACKED_BY, exclude_defaults=True)
+    if epochs is None:
+        fields["steps"] = config.steps
+    changes = [f"{k}={v if isinstance(v, str) else json.dumps(v)}" for k, v in fields.items()]
+    words = ["m4m", "data", "pack", config.data, *changes]
+    if epochs is not None:
+        words += ["--epochs", f"{epochs:g}"]
+    if data_dir is not None:
+        words += ["--data-dir", os.fspath(data_dir)]
+    if directory is not None:
+        words += ["--name", epath.Path(directory).parent.name]
+    return shlex.join(words)
 
 
 def pack(
@@ -210,6 +246,7 @@ def pack(
         found.summary,
         found.epoch,
         {name: len(windows) for name, windows in splits.items()},
+        pack_command(config, data_dir, directory=directory, epochs=epochs),
     )
     stored.write(about, splits, by_name(config.vocabulary), progress=progress)
     return about

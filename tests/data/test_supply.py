@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import shlex
+import shutil
 
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
 from m4m_jax import datasets
+from m4m_jax.cli import main
 from m4m_jax.config import make_config
 from m4m_jax.data import pipeline, stored, supply
 from m4m_jax.errors import M4MError
@@ -170,8 +173,45 @@ def test_no_packed_windows(tmp_path):
     assert "there are no packed windows" in refused(config(packed=str(tmp_path)))
     (tmp_path / stored.FILE).write_text(json.dumps({"record_version": 1}))
     assert "holds no packed windows" in refused(config(packed=str(tmp_path)))
-    (tmp_path / stored.FILE).write_text(json.dumps({"format": 0, "view": {}}))
-    assert "packed in format 0" in refused(config(packed=str(tmp_path)))
+
+
+@pytest.mark.parametrize("mixture", [(), MIXTURE])
+@pytest.mark.parametrize("version", ["format", "record_version"])
+def test_windows_of_an_older_version_are_refused_with_the_command(
+    built, tmp_path, monkeypatch, version, mixture
+):
+    """The command, as it is, makes the same windows anew."""
+    run = config(mixture=mixture, compress={"target": 2}, max_notes=3, steps=50)
+    place = built / "packed" / f"older-{tmp_path.name}" / "1.0.0"
+    windows = supply.pack(run, place, built).windows
+    expected = supply.supply(run, built).train
+    path = place / stored.FILE
+    found = json.loads(path.read_text())
+    path.write_text(json.dumps(found | {version: 0}))
+    packed = run.model_copy(update={"packed": str(place)})
+    message = refused(packed)
+    assert f"packed with {version.replace('_', ' ')} 0, and this is 1; remove it" in message
+    shutil.rmtree(place)
+    with pytest.raises(SystemExit) as done:
+        main(shlex.split(message.split("again: m4m ")[1]))
+    assert done.value.code == 0
+    assert stored.read_about(place).windows == windows
+    assert_same_windows(supply.supply(packed).train, expected, 200)
+
+
+def test_the_command_for_an_own_set_makes_what_the_run_reads(built, tmp_path):
+    supply.pack(config(), tmp_path / "packed", built)
+    run = config(packed=str(tmp_path / "packed"), window=64, steps=80)
+    with pytest.raises(M4MError) as error:
+        supply.supply(run, built)
+    with pytest.raises(SystemExit) as done:
+        main(shlex.split(str(error.value).split("own: m4m ")[1]))
+    assert done.value.code == 0
+    place = built / "packed" / "midi_folder_a-chord-to-melody" / "1.0.0"
+    assert len(supply.supply(run.model_copy(update={"packed": str(place)})).train) == 320
+    about = supply.pack(config(), tmp_path / "epochs", built, epochs=2.5)
+    assert " --epochs 2.5 " in about.command
+    assert "steps" not in about.command
 
 
 def test_a_place_that_is_taken_is_left_alone(built, tmp_path):
