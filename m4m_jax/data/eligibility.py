@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +13,7 @@ import numpy as np
 from etils import epath
 
 from m4m_jax.data.windows import parts
+from m4m_jax.datasets.records import METADATA_FILE
 from m4m_jax.errors import M4MError
 from m4m_jax.files import atomic_path
 from m4m_jax.music.notes import STEP, TRACK, NoteTable
@@ -148,8 +148,9 @@ def find(source: Any, task: Task, names: Mapping[str, str] | None) -> Survey:
     """
     path = _place(source, task, names)
     if path is not None and path.exists():
-        # A file that cannot be read, or is of other songs, is made anew.
-        with contextlib.suppress(OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile):
+        # A file that cannot be read, or is of other songs, is made anew. There is hardly an error
+        # that damage to it does not lead to.
+        with contextlib.suppress(Exception):
             found = _load(path, task)
             if len(found.lengths) == len(source):
                 return found
@@ -185,8 +186,8 @@ def _place(source: Any, task: Task, names: Mapping[str, str] | None) -> epath.Pa
         return None
     ratios = (task.compress.reference, task.compress.target)
     directory = epath.Path(directory)
-    info = (directory / "dataset_info.json").read_text()  # another one's sizes are others
-    view = [_VERSION, info, task.reference, task.target, ratios, sorted((names or {}).items())]
+    built = (directory / METADATA_FILE).read_text()  # it has a digest of all songs
+    view = [_VERSION, built, task.reference, task.target, ratios, sorted((names or {}).items())]
     digest = hashlib.sha256(json.dumps(view).encode()).hexdigest()[:16]
     return directory / f"usable-{source.split}-{digest}.npz"
 

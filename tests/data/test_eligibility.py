@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 
 import numpy as np
@@ -88,6 +89,21 @@ def test_a_file_that_cannot_be_read_is_made_anew(train, content):
     assert path.read_bytes() == whole
 
 
+def test_no_damage_to_a_file_hurts(train, monkeypatch):
+    """One bit of it, wherever it is."""
+    expected = usable_songs(train, PAIR, window=100)
+    (path,) = kept(train)
+    whole, anew = path.read_bytes(), eligibility.survey(train, PAIR, train.parts)
+    monkeypatch.setattr(eligibility, "survey", lambda *args: anew)
+    for place in range(0, len(whole), 3):
+        damaged = bytearray(whole)
+        damaged[place] ^= 1 << place % 8
+        path.write_bytes(damaged)
+        found = usable_songs(train, PAIR, window=100)
+        assert np.array_equal(found.indices, expected.indices), place
+        assert found.left_out == expected.left_out
+
+
 def test_a_data_set_that_can_only_be_read_serves_too(train, monkeypatch):
     def refuse(path):
         raise M4MError("read-only")
@@ -100,15 +116,27 @@ def test_a_data_set_that_can_only_be_read_serves_too(train, monkeypatch):
 def test_a_file_of_songs_that_were_there_before_is_not_taken(train):
     """In a bucket it may have been left behind when the data set was built anew."""
     usable_songs(train, PAIR, window=1)
-    info = Path(train.directory) / "dataset_info.json"
-    before = info.read_text()
+    path = Path(train.directory) / "metadata.json"
+    before = path.read_text()
     try:
-        info.write_text(before.replace('"numBytes": "', '"numBytes": "1'))
-        assert info.read_text() != before
+        path.write_text(json.dumps(json.loads(before) | {"digest": "another"}))
         usable_songs(train, PAIR, window=1)
         assert len(kept(train)) == 2
     finally:
-        info.write_text(before)
+        path.write_text(before)
+
+
+def test_a_data_set_that_is_built_anew_is_looked_through_again(tmp_path):
+    (tmp_path / "songs").mkdir()
+    found = []
+    for first in (0, 100):
+        for number in range(10):
+            write_midi(song(first + number), tmp_path / "songs" / f"{number}.mid")
+        datasets.build("midi_folder", tmp_path / "songs", tmp_path / "data", workers=1)
+        songs = datasets.open_split("midi_folder", "train", tmp_path / "data")
+        found.append(eligibility.find(songs, PAIR, songs.parts).notes.tolist())
+        assert found[-1] == [len(table.notes) for table in songs]
+    assert found[0] != found[1]
 
 
 def test_a_long_look_is_shown(train, monkeypatch, capsys):
