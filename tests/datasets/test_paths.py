@@ -5,13 +5,17 @@ from __future__ import annotations
 import os
 import pickle
 
+import numpy as np
 import pytest
 from etils import epath
 
 from m4m_jax import datasets
+from m4m_jax.config import make_config
+from m4m_jax.data import dataset, eligibility, usable_songs
+from m4m_jax.data.inspect import inspect
 from m4m_jax.datasets.records import local_folder, read_records, write_records
 from m4m_jax.errors import M4MError
-from m4m_jax.music import midi_bytes
+from m4m_jax.music import get_task, midi_bytes
 from tests import remote
 from tests.datasets.music import song
 
@@ -71,6 +75,26 @@ def test_a_data_set_in_a_bucket(bucket, source, local, tmp_path, where):
     assert datasets.info(NAME, data).report == report
     assert datasets.is_built(NAME, data)
     assert [path.name for path in data.iterdir()] == ["midi_folder"]
+
+
+def test_windows_of_a_data_set_in_a_bucket(bucket, source, tmp_path, monkeypatch):
+    """They are those of the songs; what was found usable is kept in the bucket too."""
+    datasets.build(NAME, source, bucket / "data", workers=1)
+    train = datasets.open_split(NAME, "train", bucket / "data")
+    task = get_task("chord-to-melody")
+    options = {"batch_size": 4, "window": 100, "seed": 3}
+    tables = list(train)
+    stored, direct = (dataset(songs, task, **options) for songs in (train, tables))
+    for k in range(4):
+        for key, values in direct[k].items():
+            assert np.array_equal(stored[k][key], values), key
+    directory = datasets.info(NAME, bucket / "data").directory
+    assert len(list(directory.glob("usable-*.npz"))) == 1
+    monkeypatch.setattr(eligibility, "survey", None)
+    assert usable_songs(train, task, window=100).left_out == {}
+    fields = {"data": NAME, "task": task.name, "window": 100, "batch": 4}
+    lines = inspect(make_config(fields, "the test"), bucket / "data")
+    assert lines[0].startswith(f"{NAME}: 40 songs")
 
 
 def test_it_is_replaced_and_read_anew(bucket, source):
