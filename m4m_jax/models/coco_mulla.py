@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 from typing import Literal, NamedTuple
 
-import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
@@ -19,7 +18,7 @@ from m4m_jax.models.adapter import AdapterLinear, AdapterParam
 from m4m_jax.models.linked import AdapterConfig, Linked, masked_embedding
 from m4m_jax.models.lm import LM
 from m4m_jax.models.noise import Noise, at
-from m4m_jax.models.roformer import NORMAL, Cache, causal
+from m4m_jax.models.roformer import NORMAL, Cache, causal, following
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,16 +124,17 @@ class CocoMulla(Linked):
         assert reference is not None
         lm = self.lm
         caches = lm.decoder.caches(batch, steps, reference.dtype)
-        start = jnp.broadcast_to(lm.start_vector[...], (batch, lm.config.width))
-        return self.advance(CocoCarry(caches, self.read(reference)), start)
+        states, carry = self.advance(CocoCarry(caches, self.read(reference)), lm.starts(batch))
+        return states[:, 0], carry
 
-    def advance(self, carry: CocoCarry, step: Array) -> tuple[Array, CocoCarry]:
-        """Read one step (`System.advance`)."""
-        decoder, position, h = self.lm.decoder, carry.caches[0].length, step[:, None]
-        rope, caches = decoder.rope(position[None]), []
+    def advance(self, carry: CocoCarry, steps: Array) -> tuple[Array, CocoCarry]:
+        """Read the next steps (`System.advance`)."""
+        decoder, h = self.lm.decoder, steps
+        positions = following(carry.caches[0], steps)
+        rope, caches = decoder.rope(positions), []
         for i, (layer, prefix) in enumerate(zip(decoder.layers, carry.prefixes, strict=True)):
-            query = h + jax.lax.dynamic_slice_in_dim(prefix.stream, position, 1, axis=1)
+            query = h + prefix.stream[:, positions]
             gain = self.gates[i] * layer.attention.look(query, prefix.memory)
             h, cache = layer(h, rope, cache=carry.caches[i], attn_out=gain)
             caches.append(cache)
-        return h[:, 0], carry._replace(caches=caches)
+        return h, carry._replace(caches=caches)

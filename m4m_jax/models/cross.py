@@ -21,7 +21,14 @@ from m4m_jax.models.linked import AdapterConfig, Linked, masked_embedding
 from m4m_jax.models.lm import LM
 from m4m_jax.models.lora import LoRAConfig, attach_lora, update_layers
 from m4m_jax.models.noise import Noise, at
-from m4m_jax.models.roformer import KEEP_VARIANCE, Cache, Initializer, attend, causal
+from m4m_jax.models.roformer import (
+    KEEP_VARIANCE,
+    Cache,
+    Initializer,
+    attend,
+    causal,
+    following,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -225,20 +232,20 @@ class CrossAdapter(Linked):
         assert reference is not None
         lm = self.lm
         caches = lm.decoder.caches(batch, steps, lm.start_vector.dtype)
-        start = jnp.broadcast_to(lm.start_vector[...], (batch, lm.config.width))
-        return self.advance(CrossCarry(caches, self.read(reference)), start)
+        states, carry = self.advance(CrossCarry(caches, self.read(reference)), lm.starts(batch))
+        return states[:, 0], carry
 
-    def advance(self, carry: CrossCarry, step: Array) -> tuple[Array, CrossCarry]:
-        """Read one step (`System.advance`)."""
-        decoder, position, h = self.lm.decoder, carry.caches[0].length, step[:, None]
-        rope = decoder.rope(position[None])
-        table = jnp.asarray(step_table(carry.caches[0].keys.shape[1], step.shape[-1]), step.dtype)
-        encoding = table[position][None]
-        caches = []
+    def advance(self, carry: CrossCarry, steps: Array) -> tuple[Array, CrossCarry]:
+        """Read the next steps (`System.advance`)."""
+        decoder, h = self.lm.decoder, steps
+        positions = following(carry.caches[0], steps)
+        rope = decoder.rope(positions)
+        table = jnp.asarray(step_table(carry.caches[0].keys.shape[1], steps.shape[-1]), steps.dtype)
+        encoding, caches = table[positions], []
         for i, layer in enumerate(decoder.layers):
             link, added = self.link_at(i), None
             if link is not None:
                 added = link(h, encoding, carry.memory[i // self.config.every])
             h, cache = layer(h, rope, cache=carry.caches[i], attn_out=added)
             caches.append(cache)
-        return h[:, 0], carry._replace(caches=caches)
+        return h, carry._replace(caches=caches)

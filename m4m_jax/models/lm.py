@@ -177,10 +177,13 @@ class LM(System):
     def start(self, reference: Array | None, batch: int, steps: int) -> tuple[Array, list[Cache]]:
         """Begin a sequence (`System.start`)."""
         carry = self.decoder.caches(batch, steps, self.start_vector.dtype)
-        start = jnp.broadcast_to(self.start_vector[...], (batch, self.config.width))
-        return self.advance(carry, start)
+        states, carry = self.advance(carry, self.starts(batch))
+        return states[:, 0], carry
 
-    def advance(self, carry: list[Cache], step: Array) -> tuple[Array, list[Cache]]:
-        """Read one step (`System.advance`)."""
-        h, carry = self.decoder.advance(step[:, None], carry)
-        return h[:, 0], carry
+    def starts(self, batch: int) -> Array:
+        """The start vector, for each sequence: [B, 1, D]."""
+        return jnp.broadcast_to(self.start_vector[...], (batch, 1, self.config.width))
+
+    def advance(self, carry: list[Cache], steps: Array) -> tuple[Array, list[Cache]]:
+        """Read the next steps (`System.advance`)."""
+        return self.decoder.advance(steps, carry)

@@ -51,6 +51,12 @@ class Cache(NamedTuple):
     values: Array
     length: Array
 
+    def broadcast(self, batch: int) -> Cache:
+        """The cache of one sequence, B = 1, as that of `batch` equal ones."""
+        shape = (batch, *self.keys.shape[1:])
+        keys, values = (jnp.broadcast_to(x, shape) for x in (self.keys, self.values))
+        return Cache(keys, values, self.length)
+
 
 def sinusoids(positions: int, features: int) -> np.ndarray:
     """Angles pos / 10000^(2i/d): their sines, then their cosines, float32 [positions, features]."""
@@ -184,6 +190,11 @@ class Attention(nnx.Module):
         return self.output(mixed.reshape(*q.shape[:-2], -1), at(noise, 4))
 
 
+def following(cache: Cache, h: Array) -> Array:
+    """The positions int32 [T] of `h` [B, T, D] behind those that were read."""
+    return cache.length + jnp.arange(h.shape[1])
+
+
 def extend(cache: Cache, k: Array, v: Array) -> tuple[Cache, Array]:
     """Append k, v [B, T, H, d]; returns the cache and the causal mask [T, S] of the new queries."""
     zero = jnp.zeros((), jnp.int32)
@@ -312,7 +323,7 @@ class Stack(nnx.Module):
         rope: their rows of the position table [T, d]; by default those that follow the caches.
         """
         if rope is None:
-            rope = self.rope(caches[0].length + jnp.arange(h.shape[1]))
+            rope = self.rope(following(caches[0], h))
         extended = []
         for layer, cache in zip(self.layers, caches, strict=True):
             h, cache = layer(h, rope, cache=cache)

@@ -74,13 +74,16 @@ class SelfAdapter(Linked):
     def start(self, reference: Array | None, batch: int, steps: int) -> tuple[Array, SelfCarry]:
         """Read the references into the caches and begin (`System.start`)."""
         assert reference is not None
-        decoder, heard = self.lm.decoder, reference.shape[1]
-        caches = decoder.caches(batch, heard + steps, reference.dtype)
+        decoder, (readings, heard, width) = self.lm.decoder, reference.shape
+        caches = decoder.caches(readings, heard + steps, reference.dtype)
         _, caches = decoder.advance(self.lm.shift(reference), caches, self.rope(0, slice(heard)))
-        return self.advance(SelfCarry(caches, jnp.zeros((), jnp.int32)), reference[:, -1])
+        caches = [cache.broadcast(batch) for cache in caches]
+        last = jnp.broadcast_to(reference[:, -1:], (batch, 1, width))
+        states, carry = self.advance(SelfCarry(caches, jnp.zeros((), jnp.int32)), last)
+        return states[:, 0], carry
 
-    def advance(self, carry: SelfCarry, step: Array) -> tuple[Array, SelfCarry]:
-        """Read one step (`System.advance`)."""
-        rope = self.rope(1, carry.position[None])
-        h, caches = self.lm.decoder.advance(step[:, None], carry.caches, rope)
-        return h[:, 0], SelfCarry(caches, carry.position + 1)
+    def advance(self, carry: SelfCarry, steps: Array) -> tuple[Array, SelfCarry]:
+        """Read the next steps (`System.advance`)."""
+        rope = self.rope(1, carry.position + jnp.arange(steps.shape[1]))
+        h, caches = self.lm.decoder.advance(steps, carry.caches, rope)
+        return h, SelfCarry(caches, carry.position + steps.shape[1])

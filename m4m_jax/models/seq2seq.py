@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 from typing import NamedTuple
 
-import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
@@ -24,6 +23,7 @@ from m4m_jax.models.roformer import (
     Layer,
     Stack,
     causal,
+    following,
     layer_norm,
 )
 from m4m_jax.models.system import System
@@ -132,14 +132,15 @@ class Seq2Seq(System):
         """Encode the references once and begin (`System.start`)."""
         assert reference is not None
         caches = self.core.decoder.caches(batch, steps, reference.dtype)
-        start = jnp.broadcast_to(self.core.start_vector[...], (batch, self.core.config.width))
-        return self.advance(Seq2SeqCarry(caches, self.read(reference)), start)
+        carry = Seq2SeqCarry(caches, self.read(reference))
+        states, carry = self.advance(carry, self.core.starts(batch))
+        return states[:, 0], carry
 
-    def advance(self, carry: Seq2SeqCarry, step: Array) -> tuple[Array, Seq2SeqCarry]:
-        """Read one step (`System.advance`)."""
-        decoder, h = self.core.decoder, step[:, None]
-        rope, caches = decoder.rope(carry.caches[0].length[None]), []
+    def advance(self, carry: Seq2SeqCarry, steps: Array) -> tuple[Array, Seq2SeqCarry]:
+        """Read the next steps (`System.advance`)."""
+        decoder, h = self.core.decoder, steps
+        rope, caches = decoder.rope(following(carry.caches[0], steps)), []
         for layer, cache, heard in zip(decoder.layers, carry.caches, carry.memory, strict=True):
             h, cache = layer.decode(h, heard, rope, cache=cache)
             caches.append(cache)
-        return h[:, 0], carry._replace(caches=caches)
+        return h, carry._replace(caches=caches)

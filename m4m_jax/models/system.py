@@ -53,12 +53,16 @@ class System(nnx.Module, abc.ABC):
     def start(self, reference: Array | None, batch: int, steps: int) -> tuple[Array, Any]:
         """Read references [B, L, D] and begin `batch` targets of up to `steps` steps.
 
-        Returns (the first step's state [B, D], what `advance` carries on).
+        One reference [1, L, D] serves all targets. Returns (the first step's state [B, D], what
+        `advance` carries on).
         """
 
     @abc.abstractmethod
-    def advance(self, carry: Any, step: Array) -> tuple[Array, Any]:
-        """Read the embedding [B, D] of the step just written; returns (next state, carry)."""
+    def advance(self, carry: Any, steps: Array) -> tuple[Array, Any]:
+        """Read the embeddings [B, P, D] of the next steps; returns (states after each, carry).
+
+        All int32 scalars in what is carried count the steps that were read.
+        """
 
     def prepare(self, reference: Array, width: int, noise: Noise | None = None) -> Array:
         """Step embeddings [..., L, D] of references -> what is read of them.

@@ -58,8 +58,7 @@ def write_song(
         heard = None
         if reference is not None:
             first = start // compress.reference
-            part = fill(reference[first : first + rows_heard], rows_heard, vocabulary)
-            heard = np.repeat(part[None], samples, axis=0)
+            heard = fill(reference[first : first + rows_heard], rows_heard, vocabulary)[None]
         done = start // compress.target
         stop = min(rows_written, steps - done)
         rows = write_window(
