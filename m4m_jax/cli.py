@@ -285,26 +285,58 @@ def _start_bench() -> None:
     """Measure how fast it is."""
 
 
+BenchMusic = Annotated[
+    str | None,
+    typer.Option("--data", metavar="DIR", help="Folder of MIDI files (default: songs made up)."),
+]
+BenchWork = Annotated[
+    str | None, typer.Option("--work", metavar="NAME", help="One kind of work (default: all).")
+]
+BenchFile = Annotated[
+    str | None, typer.Option("--json", metavar="FILE", help="Also write the figures as JSON.")
+]
+
+
+@bench_app.command("train")
+def bench_train(
+    work: BenchWork = None, data: BenchMusic = None, json_file: BenchFile = None
+) -> None:
+    """Time training steps beside the PyTorch build (needs the extra convert)."""
+    _bench("train", json_file, work=work, folder=data)
+
+
+@bench_app.command("sample")
+def bench_sample(
+    work: BenchWork = None, data: BenchMusic = None, json_file: BenchFile = None
+) -> None:
+    """Time sampling beside the PyTorch build (needs the extra convert)."""
+    _bench("sample", json_file, work=work, folder=data)
+
+
 @bench_app.command("data")
 def bench_data(
-    data: Annotated[
-        str | None,
-        typer.Option(metavar="DIR", help="Folder of MIDI files (default: songs made up)."),
-    ] = None,
-    json_file: Annotated[
-        str | None, typer.Option("--json", metavar="FILE", help="Also write the figures as JSON.")
-    ] = None,
+    work: BenchWork = None, data: BenchMusic = None, json_file: BenchFile = None
 ) -> None:
     """Measure how fast songs are read and windows are packed."""
+    _bench("data", json_file, work=work, folder=data)
+
+
+def _bench(kind: str, json_file: str | None, **given: str | None) -> None:
+    """Measure, and print and write what was found."""
+    import importlib
     import json
 
-    from m4m_jax.bench import data as bench
     from m4m_jax.files import atomic_path, check_place
 
     if json_file is not None:
         check_place(json_file)
-    rows = bench.measure(data)
-    print("\n".join(bench.lines(rows)))
+    try:
+        bench = importlib.import_module(f"m4m_jax.bench.{kind}")
+    except ModuleNotFoundError as error:
+        raise M4MError(
+            f"m4m bench {kind} needs {error.name}; install pip install 'm4m_jax[convert]'"
+        ) from error
+    rows = bench.measure(**given)
     if json_file is not None:
         with atomic_path(json_file) as temporary:
             temporary.write_text(json.dumps(rows, indent=1) + "\n")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import tempfile
 import time
 from dataclasses import dataclass
@@ -12,6 +10,7 @@ import numpy as np
 from etils import epath
 
 from m4m_jax import datasets
+from m4m_jax.bench.memory import HostMemory
 from m4m_jax.music import NoteTable, Track, write_midi
 
 
@@ -69,10 +68,10 @@ def _small_song() -> NoteTable:
 
 
 def _peak_bytes() -> int:
-    with contextlib.suppress(ImportError):
-        import resource
+    """Of this process, and of those that it started: these begin as large as it is."""
+    peak = HostMemory().peak_bytes()
+    if peak is None:
+        return 0
+    import resource
 
-        kinds = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
-        peak = max(resource.getrusage(kind).ru_maxrss for kind in kinds)
-        return peak if os.uname().sysname == "Darwin" else peak * 1024
-    return 0
+    return max(peak, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024)

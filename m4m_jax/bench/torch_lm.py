@@ -211,21 +211,24 @@ class System(nn.Module):
         max_notes: int = 16,
         temperature: float = 0.0,
         generator: torch.Generator | None = None,
+        forced: Tensor | None = None,
     ) -> Tensor:
         """Continue the prompt [B, P, 2N] by `steps` rows: int64 [B, steps, 2 * max_notes].
 
         Temperature 0 takes the likeliest token. Rows are as wide as `max_notes` says, whatever
-        width the model was trained with. Call `eval()` first.
+        width the model was trained with. `forced`, [B, steps, 2 * max_notes], takes the place of
+        what was drawn. Call `eval()` first.
         """
         context, cache, first, rows = self.read(reference), self.new_cache(), 0, []
         given = prompt if prompt is not None else reference
         inputs = self.opening(context, 1 if given is None else len(given))
         if prompt is not None:
             inputs = torch.cat([inputs, self.embed_target(prompt)], 1)
-        for _ in range(steps):
+        for step in range(steps):
             state = self.states(inputs, context, first, cache)[:, -1:]
             first += inputs.shape[1]
-            rows.append(self.lm.sample_row(state, 2 * max_notes, temperature, generator))
+            row = None if forced is None else forced[:, step]
+            rows.append(self.lm.sample_row(state, 2 * max_notes, temperature, generator, row))
             inputs = self.embed_target(rows[-1])
         return torch.cat(rows, 1)
 
@@ -288,14 +291,23 @@ class FoundationLM(System):
         return self.model(inputs, causal_mask(inputs, first), first, cache)
 
     def sample_row(
-        self, state: Tensor, width: int, temperature: float, generator: torch.Generator | None
+        self,
+        state: Tensor,
+        width: int,
+        temperature: float,
+        generator: torch.Generator | None,
+        forced: Tensor | None = None,
     ) -> Tensor:
-        """Draw one row per song from its state [B, 1, D]: int64 [B, 1, width], PADs after EOS."""
+        """Draw one row per song from its state [B, 1, D]: int64 [B, 1, width], PADs after EOS.
+
+        `forced`, [B, width], takes the place of what was drawn.
+        """
         cache, h, tokens = DynamicCache(), state, []
         ended = torch.zeros(len(state), dtype=torch.bool, device=state.device)
         for k in range(width):
             h = self.local_decoder(h, None, k, cache)
             token = draw(self.final_decoder(h[:, 0]), temperature, generator)
+            token = token if forced is None else forced[:, k].long()
             tokens.append(torch.where(ended, self.pad, token))
             ended |= token == self.eos
             h = self.local_embedding(tokens[-1])[:, None]

@@ -1,0 +1,24 @@
+"""The most memory that a process holds."""
+
+from __future__ import annotations
+
+
+class HostMemory:
+    """The most memory that this process holds, where Linux tells."""
+
+    def forget_peak(self) -> None:
+        """Begin to watch anew."""
+        try:
+            with open("/proc/self/clear_refs", "w") as file:
+                file.write("5")
+        except OSError:
+            pass
+
+    def peak_bytes(self) -> int | None:
+        """Bytes since then, or since the process began; None where the system does not tell."""
+        try:
+            with open("/proc/self/status") as file:
+                (line,) = (line for line in file if line.startswith("VmHWM"))
+        except (OSError, ValueError):
+            return None
+        return int(line.split()[1]) * 1024
