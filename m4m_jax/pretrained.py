@@ -284,7 +284,9 @@ def _lm(given: OneBase) -> LM:
 def _named_path(named: Base, path: epath.Path) -> epath.Path:
     where = named.path if "://" in named.path else os.path.normpath(path / named.path)
     if not epath.Path(where).exists():
-        raise M4MError(f"{path} needs its base, which is not at {where}; name it with base (--base)")
+        raise M4MError(
+            f"{path} needs its base, which is not at {where}; name it with base (--base)"
+        )
     return epath.Path(where)
 
 
