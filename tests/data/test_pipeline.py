@@ -301,10 +301,14 @@ IDENTITY = ("component", "song", "start", "shift")
 
 @pytest.mark.parametrize(("before", "after"), [(1, 4), (4, 2), (2, 1)])
 def test_no_window_is_repeated_or_lost_on_another_number_of_hosts(before, after):
-    """Three batches on some hosts, then stopped; the rest of two epochs on others."""
+    """Three batches on some hosts, then stopped; the rest of two epochs on others.
+
+    With as many threads as hosts.
+    """
 
     def read(hosts, position, steps):
-        shares = [data.batches(SONGS, PAIR, host=h, hosts=hosts, **OPTIONS) for h in range(hosts)]
+        options = OPTIONS | {"hosts": hosts, "threads": hosts}
+        shares = [data.batches(SONGS, PAIR, host=h, **options) for h in range(hosts)]
         for share in shares:
             share.set_state(position)
         found = [next(share) for _ in range(steps) for share in shares]
