@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from m4m_jax import runtime
 from m4m_jax.errors import M4MError
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ app.add_typer(convert_app, name="convert")
 _UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 
 _INTERRUPTED = 130  # as a shell reports a program ended by Ctrl-C
+_COMPUTING = ("train", "generate", "quickstart", "bench")
 
 
 class _InterruptedError(Exception):
@@ -630,6 +632,9 @@ def _run(arguments: Sequence[str] | None) -> int:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line (`sys.argv` by default) and exit with its status."""
+    if arguments is None and sys.argv[1:2] and sys.argv[1] in _COMPUTING:
+        runtime.use_large_pages()
+    runtime.keep_compiled_programs()
     status = _run(arguments)
     if status == _INTERRUPTED:
         print("m4m: interrupted", file=sys.stderr)

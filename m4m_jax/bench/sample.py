@@ -51,7 +51,10 @@ def measure(
     for one in works.chosen(works.SAMPLING, work):
         windows = works.windows(get_task(one.task), folder, 1, 1)
         given = (size, windows, PROMPT, SAMPLES)
-        with Side(OursSampling, *given) as ours, Side(PeerSampling, *given) as peer:
+        with (
+            Side(OursSampling, *given) as ours,
+            Side(PeerSampling, *given, large_pages=False) as peer,
+        ):
             first = ours.call("run", 1).seconds
             peer.call("run", 1)
             for side in (ours, peer):

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any, NamedTuple, Self
 
+from m4m_jax import runtime
 from m4m_jax.errors import M4MError
 
 
@@ -24,12 +27,16 @@ class Side:
     Its memory is its own, and what it keeps busy after its work ends is nobody else's thread pool.
     """
 
-    def __init__(self, make: type, *args: Any):
-        """make: the build's class, which is made of `args` in the process."""
+    def __init__(self, make: type, *args: Any, large_pages: bool = True):
+        """make: the build's class, which is made of `args` in the process.
+
+        large_pages: whether the process keeps those that this library's commands run with.
+        """
         context = multiprocessing.get_context("spawn")
         self.pipe, other = context.Pipe()
         self.process = context.Process(target=_serve, args=(other, make, args), daemon=True)
-        self.process.start()
+        with nullcontext() if large_pages else _small_pages():
+            self.process.start()
         other.close()
         self.name = make.__name__
 
@@ -56,6 +63,19 @@ class Side:
         self.pipe.close()
         self.process.join(10)
         self.process.kill()
+
+
+@contextmanager
+def _small_pages() -> Iterator[None]:
+    """Processes that are started meanwhile manage memory as any program does."""
+    ours = os.environ.get(runtime.TUNABLES) == runtime.LARGE_PAGES
+    if ours:
+        del os.environ[runtime.TUNABLES]
+    try:
+        yield
+    finally:
+        if ours:
+            os.environ[runtime.TUNABLES] = runtime.LARGE_PAGES
 
 
 def _serve(pipe: Any, make: type, args: tuple[Any, ...]) -> None:

@@ -45,7 +45,10 @@ def measure(
     found: dict[str, Windows] = {}
     rows = []
     for one in works.chosen(works.TRAINING, work):
-        with Side(OursTraining, size, one.encoder) as ours, Side(PeerTraining, size) as peer:
+        with (
+            Side(OursTraining, size, one.encoder) as ours,
+            Side(PeerTraining, size, large_pages=False) as peer,
+        ):
             accelerated = ours.call("accelerated").result
             if one.task not in found:
                 number = 64 if accelerated else 2
@@ -53,7 +56,7 @@ def measure(
             row = _described(one, found[one.task], size)
             row |= _timed(ours, peer, found[one.task], rounds)
         if accelerated:
-            with Side(PeerTraining, size, True) as peer:
+            with Side(PeerTraining, size, True, large_pages=False) as peer:
                 peer.call("load", found[one.task])
                 row["compiled_s"] = _median(peer, rounds)
         rows.append(table.finish(row))
