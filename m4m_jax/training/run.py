@@ -216,7 +216,8 @@ def run(config: Config, path: epath.PathLike, data_dir: epath.PathLike | None = 
     graph, params, base = split(system)
     whole = parameters.by_name(base) if cards.saved(system) is nnx.Variable else {}
     params, base = (sharding.shard_parameters(x, mesh) for x in (params, base))
-    state = init_state(params)._replace(step=sharding.replicate(jnp.zeros((), jnp.int32), mesh))
+    state = sharding.complete(init_state(params), mesh)
+    places = jax.tree.map(lambda x: x.sharding, state)
 
     checkpoints = Checkpoints(path, config.keep, whole)
     batches = feed.batches()
@@ -227,7 +228,10 @@ def run(config: Config, path: epath.PathLike, data_dir: epath.PathLike | None = 
 
     dtype = jnp.dtype(config.precision)
     schedule = Schedule(config.optimizer.schedule, config.steps, config.optimizer.warmup)
-    step = jax.jit(make_step(graph, schedule, dtype), donate_argnums=1)
+    # A state that came back placed otherwise than it went in would be compiled for once more.
+    step = jax.jit(
+        make_step(graph, schedule, dtype), donate_argnums=1, out_shardings=(places, None)
+    )
     evaluate = functools.partial(jax.jit(make_evaluation(graph, dtype)), base)
 
     def validate(params: Any) -> dict[str, float]:

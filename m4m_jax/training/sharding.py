@@ -71,6 +71,15 @@ def replicate(tree: Any, mesh: Mesh) -> Any:
     return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
 
 
+def complete(tree: Any, mesh: Mesh) -> Any:
+    """Place those arrays on every device whole that have no place on the mesh yet."""
+
+    def place(x: jax.Array) -> jax.Array:
+        return x if isinstance(x.sharding, NamedSharding) else replicate(x, mesh)
+
+    return jax.tree.map(place, tree)
+
+
 def shard_batch(batch: PackedBatch, mesh: Mesh) -> PackedBatch:
     """Place a host's part of a packed batch [A, S, ...], its shards in the host's order."""
     sharding = NamedSharding(mesh, PartitionSpec(None, _batch_axes(mesh)))

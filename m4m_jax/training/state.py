@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
@@ -28,7 +27,6 @@ def split(system: System) -> tuple[nnx.GraphDef, Any, Any]:
 
 
 def init_state(params: Any) -> TrainState:
-    """The state before the first step."""
+    """The state before the first step; moments lie where their parameters do."""
     step = jnp.zeros((), jnp.int32)
-    moments = jax.jit(lambda p: adamw(Hyper(), Schedule(), step).init(p))(params)
-    return TrainState(params, moments, step)
+    return TrainState(params, adamw(Hyper(), Schedule(), step).init(params), step)

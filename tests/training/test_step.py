@@ -51,7 +51,8 @@ def test_accumulated_microbatches_are_one_batch(trainer):
     split, many = trainer.run(batches(2, 2))
     assert [f["tokens"] for f in one] == [f["tokens"] for f in many]
     np.testing.assert_allclose([f["nll"] for f in one], [f["nll"] for f in many], rtol=1e-5)
-    np.testing.assert_allclose(vector(whole.params), vector(split.params), atol=2e-5)
+    one, many = (vector(state.params, without="key.bias") for state in (whole, split))
+    np.testing.assert_allclose(one, many, atol=2e-5)
     assert np.abs(vector(whole.params) - vector(trainer.params)).max() > 4e-3
 
 
