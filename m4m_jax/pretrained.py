@@ -7,10 +7,12 @@ model directory; its best step, by validation NLL, is the model.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import os
-from collections.abc import Mapping, Sequence
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -26,6 +28,7 @@ from m4m_jax.convert import foreign
 from m4m_jax.data.packing import pack, unpack
 from m4m_jax.errors import M4MError
 from m4m_jax.files import absolute, atomic_path
+from m4m_jax.mirror import Mirror, copy_tree, in_reach
 from m4m_jax.models import card as cards
 from m4m_jax.models import parameters
 from m4m_jax.models.card import Base, Card
@@ -33,6 +36,7 @@ from m4m_jax.models.lm import LM
 from m4m_jax.models.system import System
 from m4m_jax.sampling import sampler, songs
 
+CARD = "model.json"
 METRIC = "validation_nll"
 FILE_SIZE = 16 * 2**20
 """Bytes of a file of arrays in a saved model, about."""
@@ -147,7 +151,7 @@ def step_manager(path: epath.PathLike, keep: int | None = None, **options) -> oc
 
 def write_card(card: Card, path: epath.Path) -> None:
     """Write `model.json` into a model directory, whole or not at all."""
-    with atomic_path(path / "model.json") as temporary:
+    with atomic_path(path / CARD) as temporary:
         temporary.write_text(card.model_dump_json(indent=2) + "\n")
 
 
@@ -161,13 +165,25 @@ def save_arrays(arrays: Mapping[str, Any], card: Card, path: epath.PathLike) -> 
     """Write a model directory out of its arrays by name (`save`)."""
     path = epath.Path(path)
     check_new(path)
-    with atomic_path(path) as temporary:
-        temporary.mkdir(parents=True)
-        with step_manager(temporary) as manager:
+    with _whole_folder(path) as folder:
+        with step_manager(folder) as manager:
             # Until a file is full it is kept in memory.
             saved = ocp.args.PyTreeSave(dict(arrays), ocdbt_target_data_file_size=FILE_SIZE)
             manager.save(0, args=ocp.args.Composite(model=saved))
-        write_card(card, temporary)
+        write_card(card, folder)
+
+
+@contextlib.contextmanager
+def _whole_folder(path: epath.Path) -> Iterator[epath.Path]:
+    """Give a new folder that Orbax can write to; at the end of the block it is at `path`, whole."""
+    if in_reach(path):
+        with atomic_path(path) as temporary:
+            temporary.mkdir(parents=True)
+            yield temporary
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        yield epath.Path(folder)
+        copy_tree(epath.Path(folder), path, last=CARD)
 
 
 def check_new(path: epath.PathLike) -> None:
@@ -235,7 +251,7 @@ def read(path: epath.PathLike) -> tuple[Card, dict[str, Any]]:
 
 
 def _card(path: epath.Path) -> Card:
-    file = path / "model.json"
+    file = path / CARD
     if not path.is_dir():
         raise M4MError(f"{path}: there is no such model directory")
     if not file.exists():
@@ -297,13 +313,17 @@ def _restore(path: epath.Path, state: nnx.State) -> dict[str, Any]:
         name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place)
         for name, x in parameters.by_name(state).items()
     }
-    with step_manager(path, read_only=True, create=False, save_interval_steps=0) as manager:
+    mirror = None if in_reach(path) else Mirror(path)
+    folder = path if mirror is None else mirror.near
+    with step_manager(folder, read_only=True, create=False, save_interval_steps=0) as manager:
         step = manager.best_step() if manager.best_step() is not None else manager.latest_step()
         if step is None:
             raise M4MError(f"{path} is incomplete: it holds no finished checkpoint")
         args = ocp.args.Composite(model=ocp.args.StandardRestore(wanted))
         try:
-            _check_names(path / str(step) / "model", set(wanted))
+            if mirror is not None:
+                mirror.fetch(step)
+            _check_names(folder / str(step) / "model", set(wanted))
             return manager.restore(step, args=args)["model"]
         except Exception as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -101,6 +101,7 @@ class BucketPath(epath.Path):
     def open(self, mode="r", **options):
         if "w" in mode:
             return _Upload(self._file) if "b" in mode else io.TextIOWrapper(_Upload(self._file))
+        assert "a" not in mode, "what is in a bucket cannot be appended to"
         return self._file.open(mode, **options)
 
     def replace(self, target):

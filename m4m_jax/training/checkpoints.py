@@ -9,6 +9,8 @@ import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from etils import epath
 
+from m4m_jax.errors import M4MError
+from m4m_jax.mirror import Mirror, in_reach
 from m4m_jax.models import parameters
 from m4m_jax.pretrained import METRIC, step_manager
 from m4m_jax.training.state import TrainState
@@ -17,13 +19,15 @@ from m4m_jax.training.state import TrainState
 class Checkpoints:
     """The checkpoints of a run's directory: the latest and the `keep` best are kept.
 
-    Saving is asynchronous. `whole` holds variables that belong to the model but are not trained
-    (an LM's position tables), which are saved beside the parameters.
+    Saving is asynchronous, unless it is to a place that Orbax cannot open. `whole` holds variables
+    that belong to the model but are not trained (an LM's position tables), which are saved beside
+    the parameters.
     """
 
     def __init__(self, path: epath.PathLike, keep: int, whole: dict[str, Any] | None = None):
         self.path, self.whole = epath.Path(path), whole or {}
-        self.manager = step_manager(path, keep)
+        self.mirror = _mirror(self.path)
+        self.manager = step_manager(path if self.mirror is None else self.mirror.near, keep)
 
     def save(self, state: TrainState, data: dict[str, Any], nll: float | None) -> None:
         """Begin to save; `nll` is the validation figure by which the best are chosen."""
@@ -39,6 +43,9 @@ class Checkpoints:
             ),
             metrics=None if nll is None else {METRIC: nll},
         )
+        if self.mirror is not None:
+            self.wait()
+            self.mirror.push()
 
     def latest(self) -> int | None:
         """The step of the latest finished checkpoint."""
@@ -47,6 +54,9 @@ class Checkpoints:
     def restore(self, state: TrainState) -> tuple[TrainState, dict[str, Any]]:
         """The latest state, placed as the arrays of `state` are, and the data iterator's state."""
         step = self.latest()
+        assert step is not None
+        if self.mirror is not None:
+            self.mirror.fetch(step)
         arrays = parameters.by_name(state.params)
         restored = self.manager.restore(
             step,
@@ -70,3 +80,15 @@ class Checkpoints:
     def close(self) -> None:
         """Finish saving and let go of the directory."""
         self.manager.close()
+
+
+def _mirror(path: epath.Path) -> Mirror | None:
+    """A local folder in place of one that Orbax cannot open."""
+    if in_reach(path):
+        return None
+    if jax.process_count() > 1:
+        raise M4MError(
+            f"{path}: several hosts save a run to a folder that all of them see, or to gs://; name"
+            " such a place with -o"
+        )
+    return Mirror(path)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import tempfile
 import time
 from collections.abc import Callable
 from typing import Any
@@ -15,6 +17,7 @@ from tensorboardX import SummaryWriter
 
 from m4m_jax.errors import M4MError
 from m4m_jax.files import atomic_path
+from m4m_jax.mirror import copy_tree
 from m4m_jax.pretrained import METRIC
 from m4m_jax.training.checkpoints import Checkpoints
 from m4m_jax.training.state import TrainState
@@ -107,25 +110,37 @@ class SaveCheckpoints:
 
 
 class MetricsFile:
-    """Appends the fetched figures to `metrics.jsonl`, a line a step."""
+    """Adds the fetched figures to `metrics.jsonl`, a line a step.
+
+    Files in buckets cannot be appended to, so there the whole file is written each time.
+    """
 
     def __init__(self, path: epath.Path, resumed: int):
-        self.path = path
+        self.path, self.written = path, list[str]()
         if path.exists():  # a resumed run writes the steps past its checkpoint again
             # The last line may be cut off, if that is where the run stopped.
             whole = [text for text in path.read_text().splitlines() if text.endswith("}")]
-            kept = [text for text in whole if resumed and json.loads(text)["step"] <= resumed]
-            with atomic_path(path) as temporary:
-                temporary.write_text("".join(text + "\n" for text in kept))
+            self.written = [
+                text for text in whole if resumed and json.loads(text)["step"] <= resumed
+            ]
+            self._write_all()
+
+    def _write_all(self) -> None:
+        with atomic_path(self.path) as temporary:
+            temporary.write_text("".join(text + "\n" for text in self.written))
 
     def lines(self) -> list[dict[str, Any]]:
         """What the file holds."""
-        return [json.loads(line) for line in self.path.read_text().splitlines()]
+        return [json.loads(line) for line in self.written]
 
     def write(self, step: int, metrics: Metrics) -> None:
-        """Append a line."""
+        """Add a line."""
+        self.written.append(json.dumps({"step": step} | metrics))
+        if "://" in os.fspath(self.path):
+            self._write_all()
+            return
         with self.path.open("a") as file:
-            file.write(json.dumps({"step": step} | metrics) + "\n")
+            file.write(self.written[-1] + "\n")
 
     def after(self, step: int, state: TrainState, metrics: Metrics) -> None:
         """Write a line where figures were fetched."""
@@ -137,10 +152,13 @@ class MetricsFile:
 
 
 class TensorBoard:
-    """Writes the fetched figures where TensorBoard finds them."""
+    """Writes the fetched figures where TensorBoard finds them; into a bucket, at the end."""
 
     def __init__(self, path: epath.Path):
-        self.writer = SummaryWriter(str(path))
+        self.path, self.folder = path, None
+        if "://" in os.fspath(path):
+            self.folder = tempfile.TemporaryDirectory()
+        self.writer = SummaryWriter(str(path) if self.folder is None else self.folder.name)
 
     def after(self, step: int, state: TrainState, metrics: Metrics) -> None:
         """Write scalars where figures were fetched."""
@@ -152,6 +170,8 @@ class TensorBoard:
     def close(self) -> None:
         """Finish the file."""
         self.writer.close()
+        if self.folder is not None:
+            copy_tree(epath.Path(self.folder.name), self.path)
 
 
 class Console:
