@@ -12,6 +12,7 @@ from m4m_jax.bench.ours import OursTraining
 from m4m_jax.bench.peer import PeerTraining
 from m4m_jax.bench.sides import Side
 from m4m_jax.bench.works import Windows, Work
+from m4m_jax.errors import M4MError
 from m4m_jax.models.cross import CrossConfig
 from m4m_jax.models.lm import preset
 from m4m_jax.music.tasks import get_task
@@ -39,10 +40,12 @@ def measure(
     Returns:
         A row for each kind of work, as `table` describes them.
 
+    Works whose parts the music does not have are left out, with a line that says so.
+
     Raises:
-        M4MError: no such work, or the music does not have the parts for it.
+        M4MError: no such work, or the music does not have the parts of the one that is named.
     """
-    found: dict[str, Windows] = {}
+    found: dict[str, Windows | M4MError] = {}
     rows = []
     for one in works.chosen(works.TRAINING, work):
         with (
@@ -51,17 +54,30 @@ def measure(
         ):
             accelerated = ours.call("accelerated").result
             if one.task not in found:
-                number = 64 if accelerated else 2
-                found[one.task] = works.windows(get_task(one.task), folder, BATCHES, number)
-            row = _described(one, found[one.task], size)
-            row |= _timed(ours, peer, found[one.task], rounds)
+                found[one.task] = _windows(one.task, folder, 64 if accelerated else 2)
+            windows = found[one.task]
+            if isinstance(windows, M4MError):
+                if work is not None:
+                    raise windows
+                say(f"train {one.name}: left out: {windows}")
+                continue
+            row = _described(one, windows, size)
+            row |= _timed(ours, peer, windows, rounds)
         if accelerated:
             with Side(PeerTraining, size, True, large_pages=False) as peer:
-                peer.call("load", found[one.task])
+                peer.call("load", windows)
                 row["compiled_s"] = _median(peer, rounds)
         rows.append(table.finish(row))
         say("\n".join(table.lines(rows[-1:])))
     return rows
+
+
+def _windows(task: str, folder: epath.PathLike | None, number: int) -> Windows | M4MError:
+    """Batches of so many windows, or what the music lacks for them."""
+    try:
+        return works.windows(get_task(task), folder, BATCHES, number)
+    except M4MError as error:
+        return error
 
 
 def _described(work: Work, windows: Windows, size: str) -> table.Row:

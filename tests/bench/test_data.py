@@ -39,3 +39,13 @@ def test_music_of_ones_own(brief, tmp_path, capsys):
     assert _run(["bench", "data", "--data", str(tmp_path / "none")]) == 2
     assert _run(["bench", "data", "--work", "none"]) == 2
     assert _run(["bench", "data", "--json", str(tmp_path / "none" / "x.json")]) == 2
+
+
+def test_work_that_the_music_has_no_parts_for(brief, tmp_path, capsys):
+    songs.write(tmp_path / "songs", 12, songs.tune)
+    assert _run(["bench", "data", "--data", str(tmp_path / "songs")]) == 0
+    out = capsys.readouterr().out
+    assert "pack windows, others-to-drums: left out: " in out
+    assert "pack windows, continuation: " in out
+    chosen = ["bench", "data", "--data", str(tmp_path / "songs"), "--work", "others-to-drums"]
+    assert _run(chosen) == 2

@@ -18,6 +18,7 @@ from m4m_jax.data.supply import supply
 from m4m_jax.errors import M4MError
 from m4m_jax.models import parameters
 from m4m_jax.models.cross import CrossAdapter
+from m4m_jax.training import run as module
 from m4m_jax.training.run import run
 from tests.training import runs
 
@@ -171,6 +172,20 @@ def test_more_steps_go_on(place, data, tmp_path):
     run(longer, path, data)
     assert [line["step"] for line in lines(path)][-3:] == [12, 13, 14]
     assert runs.folders(path)[-1] == 14
+
+
+def test_a_step_is_compiled_once(data, tmp_path, monkeypatch):
+    """The state comes back placed as it went in, and all batches are of one size here."""
+    compiled = []
+
+    def watched(step, *args, **kwargs):
+        train(step, *args, **kwargs)
+        compiled.append(step._cache_size())
+
+    train = module.train
+    monkeypatch.setattr(module, "train", watched)
+    run(runs.config(steps=3), tmp_path / "run", data)
+    assert compiled == [1]
 
 
 def test_an_adapter_learns_on_a_base(place):
