@@ -260,6 +260,8 @@ def data_pack(
     from m4m_jax.datasets.store import default_data_dir
     from m4m_jax.progress import progress_bar
 
+    if epochs is not None and epochs <= 0:
+        raise M4MError(f"--epochs {epochs:g}: songs come up at least a part of once; give more")
     told = [*(changes or ()), *([] if task is None else [f"task={task}"])]
     if name.endswith((".yaml", ".yml")):
         config = load_config(name, told)

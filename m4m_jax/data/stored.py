@@ -24,7 +24,13 @@ from etils import epath
 
 from m4m_jax.datasets import wire
 from m4m_jax.datasets.record import RECORD_VERSION
-from m4m_jax.datasets.records import METADATA_FILE, is_local, local_folder, write_records
+from m4m_jax.datasets.records import (
+    METADATA_FILE,
+    StoredRecords,
+    is_local,
+    whole_data_set,
+    write_records,
+)
 from m4m_jax.errors import M4MError
 from m4m_jax.files import atomic_path
 from m4m_jax.music.simunote import Vocabulary
@@ -74,7 +80,8 @@ def read_about(directory: epath.PathLike) -> About:
     path = epath.Path(directory) / FILE
     if not path.exists():
         raise M4MError(f"{directory}: there are no packed windows; m4m data pack writes them")
-    found = json.loads(path.read_text())
+    with whole_data_set(directory, "m4m data pack"):
+        found = json.loads(path.read_text())
     if "view" not in found:
         raise M4MError(f"{directory} holds no packed windows; m4m data pack writes them")
     for version, now in _VERSIONS.items():
@@ -98,9 +105,8 @@ def read_about(directory: epath.PathLike) -> About:
 def windows(about: About, split: str, vocabulary: Vocabulary) -> Any:
     """The windows of a split as `pipeline.stream` gave them, a `grain.MapDataset`."""
     import grain
-    import tensorflow_datasets as tfds
 
-    source = tfds.builder_from_directory(local_folder(about.directory)).as_data_source(split)
+    source = StoredRecords(about.directory, split, about.command)
     decode = _Decode(2 * about.view["max_notes"], vocabulary.pad)
     return grain.MapDataset.source(source).map(decode)
 

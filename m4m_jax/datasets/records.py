@@ -13,6 +13,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 from array_record.python import array_record_module
 from etils import epath
@@ -84,6 +85,45 @@ def read_records(path: epath.PathLike, numbers: Iterable[int]) -> Iterator[bytes
             with _os_errors(local):
                 data = reader.read([number])[0]
             yield data
+
+
+@contextlib.contextmanager
+def whole_data_set(folder: epath.PathLike, command: str) -> Iterator[None]:
+    """Say in one line what of a data set's files cannot be read, and which command makes it anew.
+
+    Raises:
+        M4MError: in place of whatever the block raises when a file is damaged or missing.
+    """
+    try:
+        yield
+    except (RuntimeError, OSError, ValueError) as error:
+        reason = str(error).partition("\n")[0].partition(";")[0] or type(error).__name__
+        raise M4MError(
+            f"{folder}: files of it are damaged or missing ({reason}); remove it, and make it again"
+            f" with {command}"
+        ) from error
+
+
+class StoredRecords:
+    """The records of a split of a TFDS data set, by number."""
+
+    def __init__(self, folder: epath.PathLike, split: str, command: str):
+        """command: the one that makes the data set anew."""
+        import tensorflow_datasets as tfds
+
+        self._folder, self._command = os.fspath(folder), command
+        with whole_data_set(folder, command):
+            builder = tfds.builder_from_directory(local_folder(folder))
+            # TFDS cannot store a split without records.
+            there = split in builder.info.splits
+            self._source = builder.as_data_source(split) if there else []
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def __getitem__(self, index: int) -> Any:
+        with whole_data_set(self._folder, self._command):
+            return self._source[index]
 
 
 @contextlib.contextmanager

@@ -22,7 +22,12 @@ from m4m_jax.datasets import record
 from m4m_jax.datasets.ingest import SPLITS, Progress, Report
 from m4m_jax.datasets.publishing import publish, staging_folder
 from m4m_jax.datasets.record import Song
-from m4m_jax.datasets.records import METADATA_FILE, is_local, local_folder
+from m4m_jax.datasets.records import (
+    METADATA_FILE,
+    StoredRecords,
+    is_local,
+    whole_data_set,
+)
 from m4m_jax.datasets.run_local import run_local
 from m4m_jax.errors import M4MError
 from m4m_jax.music.notes import NoteTable
@@ -83,7 +88,7 @@ class Songs:
         self.parts = dict(parts)
         self.directory = os.fspath(directory)
         self.split = split
-        self._records = _open_records(self.directory, split)
+        self._records = StoredRecords(self.directory, split, "m4m data build")
 
     def __len__(self) -> int:
         return len(self._records)
@@ -108,14 +113,6 @@ class Songs:
 
     def __repr__(self) -> str:
         return f"Songs({self.directory!r}, {self.split!r})"
-
-
-def _open_records(directory: str, split: str) -> Any:
-    import tensorflow_datasets as tfds
-
-    builder = tfds.builder_from_directory(local_folder(directory))
-    # TFDS cannot store a split without songs.
-    return builder.as_data_source(split) if split in builder.info.splits else []
 
 
 def default_data_dir() -> epath.Path:
@@ -232,14 +229,17 @@ def info(name: str, data_dir: epath.PathLike | None = None) -> DatasetInfo:
 
     base, config = _parse(name)
     directory = _find(name, data_dir)
-    metadata = json.loads((directory / METADATA_FILE).read_text())
+    command = build_command(name, "", data_dir)
+    with whole_data_set(directory, command):
+        metadata = json.loads((directory / METADATA_FILE).read_text())
     if metadata.get("record_version") != record.RECORD_VERSION:
         command = build_command(name, metadata.get("source", ""), data_dir)
         raise M4MError(
             f"{directory}: built with record version {metadata.get('record_version')}, and this is"
             f" version {record.RECORD_VERSION}; build it again: {command}"
         )
-    splits = tfds.builder_from_directory(directory).info.splits
+    with whole_data_set(directory, command):
+        splits = tfds.builder_from_directory(directory).info.splits
     return DatasetInfo(
         name=f"{base}/{config}" if config else base,
         directory=directory,
@@ -267,7 +267,9 @@ def _parse(name: str) -> tuple[str, str | None]:
     if base not in NAMES:
         near = difflib.get_close_matches(base, NAMES, n=1)
         hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(NAMES)}"
-        raise M4MError(f"no data set {base!r}; {hint}")
+        if name.startswith(("/", ".")):
+            hint += "; where it lives is said with --data-dir"
+        raise M4MError(f"no data set {name!r}; {hint}")
     if not slash:
         return base, _DEFAULT_CONFIG if base in _NAMED else None
     if base not in _CONFIGS:

@@ -16,7 +16,7 @@ from m4m_jax.models.system import System
 from m4m_jax.music.simunote import PLAIN
 from m4m_jax.training.state import split
 from tests.models.conftest import random_rows
-from tests.models.small import CONFIG, LINKS, in_double, packed, small_cross, small_lm
+from tests.models.small import CONFIG, in_double, packed, small_cross, small_lm, small_system
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 
@@ -39,14 +39,13 @@ def direct_loss(system: System, target: jax.Array, reference: jax.Array | None) 
 
 
 @pytest.mark.parametrize("encoder", ["reference", "masked"])
-@pytest.mark.parametrize("linked", [False, True])
-def test_packing_changes_neither_loss_nor_gradients(encoder, linked):
+@pytest.mark.parametrize("kind", ["lm", "cross", "self", "coco-mulla", "seq2seq"])
+def test_packing_changes_neither_loss_nor_gradients(encoder, kind):
     config = dataclasses.replace(ONE_LAYER, encoder=encoder)
     target = random_rows(3, 4, 10, 3)
-    reference = random_rows(4, 4, 10, 3) if linked else None
+    reference = None if kind == "lm" else random_rows(4, 4, 10, 3)
     with jax.enable_x64(True):
-        links = dataclasses.replace(LINKS, width=8)
-        system = small_cross(config=config, links=links) if linked else small_lm(0, config)
+        system = small_lm(0, config) if kind == "lm" else small_system(kind, 0, config)
         graph, trained, rest = split(in_double(system))
 
         def check(loss):
@@ -55,7 +54,7 @@ def test_packing_changes_neither_loss_nor_gradients(encoder, linked):
         want, slow = check(lambda s: direct_loss(s, target, reference))
         slow = by_name(slow)
         whole = np.sqrt(sum(np.sum(np.square(g)) for g in slow.values()))
-        for shards in (1, 2) if linked and encoder == "masked" else (2,):
+        for shards in (1, 2) if kind == "cross" and encoder == "masked" else (2,):
             batch = packed(target, reference, shards)
             got, fast = check(lambda s, b=batch: s.loss(b)[0])
             assert got.dtype == jnp.float64
