@@ -160,6 +160,8 @@ class Config(Section):
     training window; `pad_short` fills shorter songs with empty rows instead of leaving them out;
     `pitch_shift` moves training windows in pitch.
     batch: windows of the global batch of a step, in `accumulate` parts one after another.
+    encoder_dropout: whether equal rows of a batch share the local encoder's dropout, and are read
+    but once, or each has its own.
     mask_rate, reference_mask_rate: about the share of an adapter's target steps that span masking
     hides in training, and of its reference steps that it hides always.
     precision: what the arithmetic is done in; parameters stay float32.
@@ -191,6 +193,7 @@ class Config(Section):
     optimizer: Optimizer = Optimizer()
     dropout: Rate = 0.1
     lora_dropout: Rate = 0.1
+    encoder_dropout: Literal["shared", "per_row"] = "shared"
     mask_rate: Rate = 0.0
     reference_mask_rate: Rate = 0.0
     precision: Literal["float32", "bfloat16"] = "float32"

@@ -56,7 +56,8 @@ class Model:
         (`card.compress`). Returns float32 [B, T, 2N], 0 at PAD.
         """
         self._check_reference(reference)
-        batch = pack(target, reference, vocabulary=self.system.lm.vocabulary)
+        lm = self.system.lm
+        batch = pack(target, reference, vocabulary=lm.vocabulary, masked=lm.masked)
         return unpack(np.asarray(_packed_nll(*nnx.split(self.system), batch)), batch)
 
     def generate(

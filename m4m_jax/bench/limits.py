@@ -23,6 +23,7 @@ class Counts(NamedTuple):
     sequences, steps: windows of a stream, and steps of each.
     rows: those that the local encoder embeds, of SOS and tokens.
     read, read_pairs: positions of all of them; pairs of positions of which one attends to another.
+    last_pairs: those of the last layer, which is computed for one position a row.
     tokens, token_pairs: the same for the local decoder and the tokens of the target.
     """
 
@@ -31,6 +32,7 @@ class Counts(NamedTuple):
     rows: int
     read: int
     read_pairs: int
+    last_pairs: int
     tokens: int
     token_pairs: int
 
@@ -51,6 +53,7 @@ def least(target: np.ndarray, reference: np.ndarray, encoder: str) -> Counts:
         len(rows),
         int(length.sum()),
         int((length**2).sum()),
+        int(length.sum()),
         int(written.sum()),
         int((written * (written + 1) // 2).sum()),
     )
@@ -60,9 +63,14 @@ def packed(batch: PackedBatch) -> Counts:
     """What a packed batch [..., 1, ...] makes of it: its size, what is not used included."""
     rows, width = batch.rows.shape[-2:]
     windows, steps = batch.target.shape[-2:]
-    tokens = batch.tokens.shape[-2] * BLOCK
-    read = rows * (width + 1)
-    return Counts(windows, steps, rows, read, read * (width + 1), tokens, tokens * BLOCK)
+    tokens, length = batch.tokens.shape[-2] * BLOCK, width + 1
+    read = rows * length
+    if batch.read is not None:
+        blocks, length = batch.read.tokens.shape[-2:]
+        rows, read = blocks * batch.read.first.shape[-1], blocks * length
+    return Counts(
+        *(windows, steps, rows, read, read * length, rows * length), tokens, tokens * BLOCK
+    )
 
 
 def step_operations(counts: Counts, lm: LMConfig, adapter: CrossConfig) -> int:
@@ -85,7 +93,7 @@ def step_operations(counts: Counts, lm: LMConfig, adapter: CrossConfig) -> int:
         return 2 * maps + 3 * updates + 3 * 4 * d * pairs
 
     encoder = (lm.local_layers - 1) * layer(c.read, c.read_pairs, lm.local_ffn)
-    encoder += layer(c.read, c.read, lm.local_ffn, queries=c.rows)
+    encoder += layer(c.read, c.last_pairs, lm.local_ffn, queries=c.rows)
     decoders = (lm.layers + links[-1]) * layer(window, causal, lm.ffn)
     inner = adapter.width
     link = 3 * 2 * d * inner * 4 * window + 3 * 4 * inner * window * c.steps

@@ -90,6 +90,7 @@ class OursTraining(Machine):
             self.windows.reference[k],
             vocabulary=PLAIN,
             sizes=self.windows.sizes,
+            masked=self.system.lm.masked,
         )
         return jax.tree.map(lambda x: x[None], packed)
 

@@ -45,7 +45,6 @@ def measure(
     Raises:
         M4MError: no such work, or the music does not have the parts of the one that is named.
     """
-    found: dict[str, Windows | M4MError] = {}
     rows = []
     for one in works.chosen(works.TRAINING, work):
         with (
@@ -53,13 +52,12 @@ def measure(
             Side(PeerTraining, size, large_pages=False) as peer,
         ):
             accelerated = ours.call("accelerated").result
-            if one.task not in found:
-                found[one.task] = _windows(one.task, folder, 64 if accelerated else 2)
-            windows = found[one.task]
-            if isinstance(windows, M4MError):
+            try:
+                windows = _windows(one, folder, 64 if accelerated else 2)
+            except M4MError as error:
                 if work is not None:
-                    raise windows
-                say(f"train {one.name}: left out: {windows}")
+                    raise
+                say(f"train {one.name}: left out: {error}")
                 continue
             row = _described(one, windows, size)
             row |= _timed(ours, peer, windows, rounds)
@@ -72,12 +70,10 @@ def measure(
     return rows
 
 
-def _windows(task: str, folder: epath.PathLike | None, number: int) -> Windows | M4MError:
-    """Batches of so many windows, or what the music lacks for them."""
-    try:
-        return works.windows(get_task(task), folder, BATCHES, number)
-    except M4MError as error:
-        return error
+def _windows(work: Work, folder: epath.PathLike | None, number: int) -> Windows:
+    """Batches of so many windows."""
+    masked = work.encoder == "masked"
+    return works.windows(get_task(work.task), folder, BATCHES, number, masked=masked)
 
 
 def _described(work: Work, windows: Windows, size: str) -> table.Row:

@@ -74,8 +74,12 @@ class Windows(NamedTuple):
     sizes: tuple[Size, ...]
 
 
-def windows(task: Task, folder: epath.PathLike | None, number: int, size: int) -> Windows:
+def windows(
+    task: Task, folder: epath.PathLike | None, number: int, size: int, *, masked: bool = False
+) -> Windows:
     """So many batches of `size` windows, of the MIDI files in a folder or of songs made up.
+
+    masked: whether packed batches are for a local encoder that does not read PADs.
 
     Raises:
         M4MError: no song has the parts that the task names, or none is long enough.
@@ -90,10 +94,14 @@ def windows(task: Task, folder: epath.PathLike | None, number: int, size: int) -
             [component], batch_size=size, window=WINDOW, max_notes=task.max_notes
         )
         seen = [stream[k] for k in range(SIZING_BATCHES)]
-    needs = [packing.measure(b["target"], b["reference"], shards=1, vocabulary=PLAIN) for b in seen]
+    needs = [
+        packing.measure(b["target"], b["reference"], shards=1, vocabulary=PLAIN, masked=masked)
+        for b in seen
+    ]
+    most = packing.largest(size, WINDOW, 2 * task.max_notes, WINDOW, masked=masked)
     return Windows(
         "made up" if folder is None else str(folder),
         np.stack([batch["target"] for batch in seen[:number]]),
         np.stack([batch["reference"] for batch in seen[:number]]),
-        packing.choose_sizes(needs, packing.largest(size, WINDOW, 2 * task.max_notes, WINDOW)),
+        packing.choose_sizes(needs, most),
     )

@@ -82,7 +82,7 @@ def packing_of(windows: Any, config: Config, batches: int = SIZING_BATCHES) -> P
     heard = batch["reference"].shape[1] if "reference" in batch else 0
     sizes = packing.choose_sizes(needs, packing.largest(windows_, steps, width, heard))
     taken = [packing.first_that_holds(need, sizes) for need in needs]
-    rows, blocks = np.mean(taken, axis=0)
+    rows, blocks, _ = np.mean(taken, axis=0)
     return Packing(
         {name: float(np.mean(values)) for name, values in fill.items()},
         {name: float(np.mean(values)) for name, values in distinct.items()},

@@ -20,6 +20,23 @@ BLOCK = 64
 """Positions of a block: it holds the tokens of whole steps, 2N <= 64 each."""
 
 
+class Read(NamedTuple):
+    """Distinct rows without their PADs, in E blocks of P positions, for the masked local encoder.
+
+    tokens: [S, E, P], SOS and the tokens of each row, together; PAD where unused.
+    row: [S, E, P], the row that a token belongs to; -1 where unused.
+    position: [S, E, P], a token's place within its row, 0 .. 2N.
+    first: [S, E, Q], where in a block its rows begin; 0 where unused.
+    place: [S, R], where among the [E Q] beginnings each row's is; 0 for PAD rows.
+    """
+
+    tokens: Any
+    row: Any
+    position: Any
+    first: Any
+    place: Any
+
+
 class PackedBatch(NamedTuple):
     """A batch of B windows of T steps on each of S shards; int32 arrays of numpy or JAX.
 
@@ -30,6 +47,7 @@ class PackedBatch(NamedTuple):
     tokens: [S, K, P], the targets' tokens that are not PAD, a step's together; PAD where unused.
     step: [S, K, P], the step b * T + t that a token belongs to; -1 where unused.
     position: [S, K, P], a token's place within its step, 0 .. 2N - 1.
+    read: the distinct rows again, for a local encoder that does not read PADs; None for others.
     """
 
     rows: Any
@@ -38,17 +56,31 @@ class PackedBatch(NamedTuple):
     tokens: Any
     step: Any
     position: Any
+    read: Read | None = None
 
 
 class Size(NamedTuple):
-    """How large the packed arrays are: distinct rows and blocks of a shard."""
+    """How large a shard's packed arrays are: distinct rows, blocks of the targets', of the rows'.
+
+    read: 0 where the local encoder reads whole rows.
+    """
 
     rows: int
     blocks: int
+    read: int = 0
 
     def holds(self, other: Size) -> bool:
         """Whether a batch of size `other` fits."""
-        return self.rows >= other.rows and self.blocks >= other.blocks
+        return all(mine >= theirs for mine, theirs in zip(self, other, strict=True))
+
+
+class _Laid(NamedTuple):
+    """Tokens of sequences in blocks: each one's sequence, its place there, its slot; the blocks."""
+
+    owner: np.ndarray
+    position: np.ndarray
+    slot: np.ndarray
+    blocks: int
 
 
 class _Shard(NamedTuple):
@@ -56,11 +88,8 @@ class _Shard(NamedTuple):
 
     rows: np.ndarray
     which: np.ndarray
-    tokens: np.ndarray
-    step: np.ndarray
-    position: np.ndarray
-    slot: np.ndarray
-    blocks: int
+    target: _Laid
+    read: _Laid | None
 
 
 def distinct(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -74,34 +103,48 @@ def distinct(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.unique(rows, axis=0, return_inverse=True)  # two rows share a digest
 
 
-def _slots(lengths: np.ndarray) -> tuple[np.ndarray, int]:
-    """Where each step's first token goes, steps in order and none across blocks; and the blocks."""
+def _lay(lengths: np.ndarray, positions: int, most: int) -> _Laid:
+    """Lay sequences of these lengths in order into blocks, none across two, `most` in each."""
     ends = np.cumsum(lengths)
     listed, begins, done, before = ends.tolist(), [], 0, 0
     while done < len(listed):
         begins.append(done)
-        done = bisect.bisect_right(listed, before + BLOCK, done)
+        done = min(bisect.bisect_right(listed, before + positions, done), done + most)
         before = listed[done - 1]
     block = np.zeros(len(lengths), np.int64)
     block[begins] = 1
     block = np.cumsum(block) - 1
     first = ends - lengths
-    return BLOCK * block + first - first[begins][block], len(begins)
+    starts = positions * block + first - first[begins][block]
+    owner = np.repeat(np.arange(len(lengths)), lengths)
+    position = np.arange(len(owner)) - np.repeat(first, lengths)
+    return _Laid(owner, position, starts[owner] + position, len(begins))
 
 
-def _pack_shard(reference: np.ndarray | None, target: np.ndarray, pad: int) -> _Shard:
+def _read_shape(width: int) -> tuple[int, int]:
+    """Positions P of a block of rows of `width` tokens and SOS, and how many rows Q may be in it.
+
+    A row with a note has three tokens at the least.
+    """
+    positions = max(BLOCK, width + 1)
+    return positions, positions // 3
+
+
+def _pack_shard(
+    reference: np.ndarray | None, target: np.ndarray, pad: int, masked: bool, per_row: bool
+) -> _Shard:
     streams = [target] if reference is None else [reference, target]
-    rows, index = distinct(np.concatenate([s.reshape(-1, s.shape[-1]) for s in streams]))
+    rows = np.concatenate([s.reshape(-1, s.shape[-1]) for s in streams])
+    rows, index = (rows, np.arange(len(rows))) if per_row else distinct(rows)
     length = np.count_nonzero(rows != pad, axis=1)
     if ((rows == pad) != (np.arange(rows.shape[1]) >= length[:, None])).any():
         raise ValueError("a PAD stands before other tokens of its row")
     which = index[-target.shape[0] * target.shape[1] :]
-    lengths = length[which]
-    starts, blocks = _slots(lengths)
-    step = np.repeat(np.arange(len(which)), lengths)
-    position = np.arange(len(step)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
     return _Shard(
-        rows, index, rows[which[step], position], step, position, starts[step] + position, blocks
+        rows,
+        index,
+        _lay(length[which], BLOCK, len(which)),
+        _lay(1 + length, *_read_shape(rows.shape[1])) if masked else None,
     )
 
 
@@ -118,28 +161,51 @@ def _check(reference: np.ndarray | None, target: np.ndarray, shards: int) -> Non
         )
 
 
-def _shards(reference: np.ndarray | None, target: np.ndarray, shards: int, pad: int):
+def _shards(
+    target: np.ndarray, reference: np.ndarray | None, shards: int, *how: Any
+) -> list[_Shard]:
     _check(reference, target, shards)
     targets = np.split(target, shards)
     references = [None] * shards if reference is None else np.split(reference, shards)
-    return [_pack_shard(r, t, pad) for r, t in zip(references, targets, strict=True)]
+    return [_pack_shard(r, t, *how) for r, t in zip(references, targets, strict=True)]
+
+
+def _need(packed: Sequence[_Shard]) -> Size:
+    return Size(
+        max(len(s.rows) for s in packed),
+        max(s.target.blocks for s in packed),
+        max(0 if s.read is None else s.read.blocks for s in packed),
+    )
 
 
 def measure(
-    target: np.ndarray, reference: np.ndarray | None, *, shards: int, vocabulary: Vocabulary
+    target: np.ndarray,
+    reference: np.ndarray | None,
+    *,
+    shards: int,
+    vocabulary: Vocabulary,
+    masked: bool = False,
 ) -> Size:
     """The least size that holds a batch of token rows [B, T, 2N], references [B, L, 2N]."""
-    packed = _shards(reference, target, shards, vocabulary.pad)
-    return Size(max(len(s.rows) for s in packed), max(s.blocks for s in packed))
+    return _need(_shards(target, reference, shards, vocabulary.pad, masked, False))
 
 
-def largest(windows: int, steps: int, width: int, reference_steps: int | None = None) -> Size:
+def largest(
+    windows: int,
+    steps: int,
+    width: int,
+    reference_steps: int | None = None,
+    *,
+    masked: bool = False,
+) -> Size:
     """A size that holds any batch: `windows` pairs a shard, `steps` rows of `width` tokens each.
 
-    reference_steps: rows of a reference, where they are not as many.
+    reference_steps: rows of a reference, where they are not as many. masked: as in `pack`.
     """
     rows = windows * (steps + (steps if reference_steps is None else reference_steps))
-    return Size(rows, -(-windows * steps // (BLOCK // width)))
+    positions, most = _read_shape(width)
+    read = -(-rows // min(positions // (width + 1), most)) if masked else 0
+    return Size(rows, -(-windows * steps // (BLOCK // width)), read)
 
 
 def choose_sizes(seen: Sequence[Size], most: Size) -> tuple[Size, ...]:
@@ -152,16 +218,18 @@ def choose_sizes(seen: Sequence[Size], most: Size) -> tuple[Size, ...]:
     """
     need = np.array(seen, np.float64)
     large = need.max(axis=0)
+    share = np.divide(1, large, where=large > 0, out=np.zeros_like(large))
+    whole = 1.1 * np.count_nonzero(large)
 
     def work(size: Size) -> float:
-        """What the batches seen cost with this size and `large`, rows and blocks weighing alike."""
+        """What the batches seen cost with this size and `large`, all kinds weighing alike."""
         fits = (need <= size).all(axis=1)
-        return float(np.where(fits, (size / large).sum(), 2.2).mean())
+        return float(np.where(fits, share @ size, whole).mean())
 
     quantiles = np.quantile(need, np.linspace(0.5, 1, 21), axis=0)
     usual = min((_rounded(q) for q in quantiles), key=work)
     ladder = [_rounded(1.1 * large), _rounded(1.5 * large), most]
-    if work(usual) < 0.75 * 2.2:
+    if work(usual) < 0.75 * whole:
         ladder.insert(0, usual)
     return tuple(dict.fromkeys(Size(*map(min, size, most)) for size in ladder))
 
@@ -178,42 +246,85 @@ def pack(
     vocabulary: Vocabulary,
     shards: int = 1,
     sizes: Iterable[Size] | None = None,
+    masked: bool = False,
+    per_row: bool = False,
 ) -> PackedBatch:
     """Pack token rows int32 [B, T, 2N]; shard s takes windows s B / S up to (s + 1) B / S.
 
     References are int32 [B, L, 2N]; L may be another number of steps.
     The batch takes the first of `sizes` that holds it (default: its own size). Raises ValueError
     where none does or where B does not divide over the shards.
+
+    masked: for a masked local encoder, which does not read PADs.
+    per_row: take each row for itself, though others be equal.
     """
-    packed = _shards(reference, target, shards, vocabulary.pad)
-    need = Size(max(len(s.rows) for s in packed), max(s.blocks for s in packed))
+    packed = _shards(target, reference, shards, vocabulary.pad, masked, per_row)
+    need = _need(packed)
     windows, steps, width = target.shape[0] // shards, *target.shape[1:]
     cells = windows * steps
     index = np.stack([s.which for s in packed]).astype(np.int32)
 
-    def blocks(values: str, empty: int) -> np.ndarray:
-        out = np.full((shards, need.blocks * BLOCK), empty, np.int32)
-        for i, s in enumerate(packed):
-            out[i, s.slot] = getattr(s, values)
-        return out.reshape(shards, need.blocks, BLOCK)
+    def blocks(values: Sequence[np.ndarray], empty: int) -> np.ndarray:
+        slots = [s.target.slot for s in packed]
+        return _in_blocks(slots, values, need.blocks, BLOCK, empty)
 
     rows = np.full((shards, need.rows, width), vocabulary.pad, np.int32)
     for i, s in enumerate(packed):
         rows[i, : len(s.rows)] = s.rows
+    written = [s.rows[s.which[-cells:][s.target.owner], s.target.position] for s in packed]
     batch = PackedBatch(
         rows=rows,
         reference=None if reference is None else index[:, :-cells].reshape(shards, windows, -1),
         target=index[:, -cells:].reshape(shards, windows, steps),
-        tokens=blocks("tokens", vocabulary.pad),
-        step=blocks("step", -1),
-        position=blocks("position", 0),
+        tokens=blocks(written, vocabulary.pad),
+        step=blocks([s.target.owner for s in packed], -1),
+        position=blocks([s.target.position for s in packed], 0),
+        read=_read(packed, need, vocabulary) if masked else None,
     )
     return batch if sizes is None else widen(batch, first_that_holds(need, sizes), vocabulary)
 
 
+def _in_blocks(
+    slots: Sequence[np.ndarray],
+    values: Sequence[np.ndarray],
+    blocks: int,
+    positions: int,
+    empty: int,
+) -> np.ndarray:
+    """Each shard's values at its slots: int32 [S, blocks, positions]."""
+    out = np.full((len(slots), blocks * positions), empty, np.int32)
+    for shard, slot, value in zip(out, slots, values, strict=True):
+        shard[slot] = value
+    return out.reshape(len(slots), blocks, positions)
+
+
+def _read(packed: Sequence[_Shard], need: Size, vocabulary: Vocabulary) -> Read:
+    positions, most = _read_shape(packed[0].rows.shape[1])
+    laid = [s.read for s in packed if s.read is not None]
+    tokens = [
+        np.where(x.position == 0, vocabulary.sos, s.rows[x.owner, np.maximum(x.position, 1) - 1])
+        for s, x in zip(packed, laid, strict=True)
+    ]
+    begins = [x.slot[x.position == 0] for x in laid]
+    block = [begin // positions for begin in begins]
+    place = [most * b + np.arange(len(b)) - np.searchsorted(b, b) for b in block]
+
+    def blocks(values: Sequence[np.ndarray], empty: int) -> np.ndarray:
+        return _in_blocks([x.slot for x in laid], values, need.read, positions, empty)
+
+    return Read(
+        tokens=blocks(tokens, vocabulary.pad),
+        row=blocks([x.owner for x in laid], -1),
+        position=blocks([x.position for x in laid], 0),
+        first=_in_blocks(place, [begin % positions for begin in begins], need.read, most, 0),
+        place=_in_blocks([np.arange(len(p)) for p in place], place, 1, need.rows, 0)[:, 0],
+    )
+
+
 def size_of(batch: PackedBatch) -> Size:
     """How large the arrays of a packed batch [..., S, ...] are."""
-    return Size(batch.rows.shape[-2], batch.tokens.shape[-2])
+    read = 0 if batch.read is None else batch.read.tokens.shape[-2]
+    return Size(batch.rows.shape[-2], batch.tokens.shape[-2], read)
 
 
 def first_that_holds(need: Size, sizes: Iterable[Size]) -> Size:
@@ -234,11 +345,21 @@ def widen(batch: PackedBatch, size: Size, vocabulary: Vocabulary) -> PackedBatch
 
     if size == size_of(batch):
         return batch
+    read = batch.read
+    if read is not None:
+        read = Read(
+            tokens=fill(read.tokens, size.read, vocabulary.pad),
+            row=fill(read.row, size.read, -1),
+            position=fill(read.position, size.read, 0),
+            first=fill(read.first, size.read, 0),
+            place=fill(read.place[..., None], size.rows, 0)[..., 0],
+        )
     return batch._replace(
         rows=fill(batch.rows, size.rows, vocabulary.pad),
         tokens=fill(batch.tokens, size.blocks, vocabulary.pad),
         step=fill(batch.step, size.blocks, -1),
         position=fill(batch.position, size.blocks, 0),
+        read=read,
     )
 
 

@@ -14,10 +14,11 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
+from m4m_jax.data.packing import PackedBatch
 from m4m_jax.errors import M4MError
 from m4m_jax.models.noise import Noise
 from m4m_jax.models.roformer import KEEP_VARIANCE, NORMAL, Cache, Layer, Stack, causal
-from m4m_jax.models.system import System
+from m4m_jax.models.system import System, gather
 from m4m_jax.music.simunote import Vocabulary, by_name
 
 ENCODERS = ("reference", "masked")
@@ -117,6 +118,11 @@ class LM(System):
         return by_name(self.config.vocabulary)
 
     @property
+    def masked(self) -> bool:
+        """Whether its local encoder does not read PADs."""
+        return self.config.encoder == "masked"
+
+    @property
     def stacks(self) -> tuple[Stack, Stack, Stack]:
         """Global decoder, local encoder, local decoder."""
         return self.decoder, self.encoder, self.local_decoder
@@ -126,11 +132,25 @@ class LM(System):
         sos = jnp.full((*rows.shape[:-1], 1), self.vocabulary.sos, rows.dtype)
         tokens = jnp.concatenate([sos, rows], axis=-1)  # [..., 1 + 2N]
         mask = None
-        if self.config.encoder == "masked":
+        if self.masked:
             mask = (tokens != self.vocabulary.pad)[..., None, :]
         rope = self.encoder.rope(slice(tokens.shape[-1]))
         h = self.encoder(self.embedding(tokens), rope, mask, queries=1, noise=noise)
         return h[..., 0, :]
+
+    def embed(self, batch: PackedBatch, noise: Noise | None = None) -> Array:
+        """Embed a batch's distinct rows: [S, R, D]."""
+        read = batch.read
+        if read is None or not self.masked:
+            return self.encode(batch.rows, noise)
+        h = self.encoder(
+            self.embedding(read.tokens),
+            self.encoder.rope(read.position),
+            same(read.row),
+            queries=read.first,
+            noise=noise,
+        )
+        return gather(h.reshape(h.shape[0], -1, h.shape[-1]), read.place)
 
     def shift(self, steps: Array) -> Array:
         """Step embeddings [..., T, D] -> the decoder's input: start vector, all but the last."""
@@ -154,8 +174,7 @@ class LM(System):
         """
         before = jnp.roll(tokens, 1, axis=-1)  # its first entry is read by no step
         h = jnp.where(position[..., None] == 0, states, self.embedding(before))
-        same = segment[..., :, None] == segment[..., None, :]
-        mask = same & causal(tokens.shape[-1])
+        mask = same(segment) & causal(tokens.shape[-1])
         return self.local_decoder(h, self.local_decoder.rope(position), mask, noise=noise)
 
     def next_logits(self, x: Array, caches: list[Cache]) -> tuple[Array, list[Cache]]:
@@ -187,3 +206,8 @@ class LM(System):
     def advance(self, carry: list[Cache], steps: Array) -> tuple[Array, list[Cache]]:
         """Read the next steps (`System.advance`)."""
         return self.decoder.advance(steps, carry)
+
+
+def same(segment: Array) -> Array:
+    """Which positions of blocks [..., P] are of one segment: bool [..., P, P]."""
+    return segment[..., :, None] == segment[..., None, :]

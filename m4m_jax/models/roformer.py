@@ -206,6 +206,17 @@ def extend(cache: Cache, k: Array, v: Array) -> tuple[Cache, Array]:
     return Cache(keys, values, cache.length + k.shape[1]), mask
 
 
+Queries = int | Array | None
+"""Which of T positions: the first so many, those of an index int32 [..., Q], or all."""
+
+
+def chosen(x: Array, queries: Queries) -> Array:
+    """Those positions of `x` [..., T, D]."""
+    if queries is None or isinstance(queries, int):
+        return x[..., :queries, :]
+    return jnp.take_along_axis(x, queries[..., None], axis=-2)
+
+
 class Layer(nnx.Module):
     """Attention and a feed-forward part, each followed by its residual and LayerNorm."""
 
@@ -233,7 +244,7 @@ class Layer(nnx.Module):
         *,
         attn_in: Array | None = None,
         attn_out: Array | None = None,
-        queries: int | None = None,
+        queries: Queries = None,
         noise: Noise | None = None,
     ) -> tuple[Array, Cache | None]:
         """One layer on `h` [..., T, D]; returns (the layer's output, the extended cache).
@@ -242,17 +253,18 @@ class Layer(nnx.Module):
         may look; with a cache, attention is causal and no mask is taken.
         attn_in: added to what q, k and v are made from, not to the residual.
         attn_out: added to the attention's output, before its residual and LayerNorm.
-        queries: compute only the first so many positions, [..., queries, D].
+        queries: compute only these positions, [..., Q, D].
         """
         source = h if attn_in is None else h + attn_in
-        x = source[..., :queries, :]
-        turn = None if rope is None else (rope[..., :queries, :], rope)
+        x = chosen(source, queries)
+        turn = None if rope is None else (chosen(rope, queries), rope)
+        mask = None if mask is None else chosen(mask, queries)
         mixed, cache = self.attention(
             x, source, rope=turn, mask=mask, cache=cache, noise=at(noise, 0)
         )
         if attn_out is not None:
             mixed = mixed + attn_out
-        h = self.attention_norm(h[..., :queries, :] + dropout(mixed, at(noise, 1)))
+        h = self.attention_norm(chosen(h, queries) + dropout(mixed, at(noise, 1)))
         return self.feed_forward(h, at(noise, 2)), cache
 
     def feed_forward(self, h: Array, noise: Noise | None = None) -> Array:
@@ -298,10 +310,10 @@ class Stack(nnx.Module):
         rope: Array,
         mask: Array | None = None,
         *,
-        queries: int | None = None,
+        queries: Queries = None,
         noise: Noise | None = None,
     ) -> Array:
-        """All layers on `h` [..., T, D]; the last one only for the first `queries` positions."""
+        """All layers on `h` [..., T, D]; the last one only for `queries`."""
         last = len(self.layers) - 1
         for i, layer in enumerate(self.layers):
             only = queries if i == last else None

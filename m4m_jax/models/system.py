@@ -88,13 +88,13 @@ class System(nnx.Module, abc.ABC):
         if batch.reference is None:
             return None
         if self.reference_lm is not self.lm:
-            embedded = self.reference_lm.encode(batch.rows, self.lm_noise(at(noise, 5)))
+            embedded = self.reference_lm.embed(batch, self.lm_noise(at(noise, 5)))
         steps = gather(embedded, batch.reference)
         return self.prepare(steps, batch.rows.shape[-1], at(noise, 4))
 
     def packed_states(self, batch: PackedBatch, noise: Noise | None = None) -> Array:
         """The local decoder's outputs [S, K, P, D], from which the packed tokens' logits come."""
-        embedded = self.lm.encode(batch.rows, self.lm_noise(at(noise, 0)))  # [S, R, D]
+        embedded = self.lm.embed(batch, self.lm_noise(at(noise, 0)))  # [S, R, D]
         target = self.hide(gather(embedded, batch.target), at(noise, 1))  # [S, B, T, D]
         reference = self.references(batch, embedded, noise)
         states = self.target_states(target, reference, at(noise, 2))

@@ -32,6 +32,8 @@ class Packer:
     parts: int
     shards: int
     vocabulary: Vocabulary
+    masked: bool
+    per_row: bool
 
     def __call__(self, batch: dict[str, Any]) -> PackedBatch:
         """Pack, each batch at its own size, and take microbatches apart."""
@@ -40,6 +42,8 @@ class Packer:
             batch.get("reference"),
             vocabulary=self.vocabulary,
             shards=self.parts * self.shards,
+            masked=self.masked,
+            per_row=self.per_row,
         )
         return jax.tree.map(lambda x: x.reshape(self.parts, self.shards, *x.shape[1:]), packed)
 
@@ -49,7 +53,7 @@ def agree(needs: Iterable[Size]) -> list[Size]:
 
     All hosts must call this at the same point.
     """
-    sizes = np.array([*needs], np.int32).reshape(-1, 2)
+    sizes = np.array([*needs], np.int32).reshape(-1, len(Size._fields))
     if jax.process_count() > 1 and len(sizes):
         sizes = multihost_utils.process_allgather(sizes).max(axis=0)
     return [Size(*size) for size in sizes.tolist()]
@@ -101,12 +105,19 @@ class Batches(Iterator[PackedBatch]):
 class Feed:
     """The packed batches of a run's windows.
 
-    stream: this host's batches of windows, a `grain.MapDataset`. sizes: those that a batch may
-    take, for training (the default) chosen from the first few.
+    stream: this host's batches of windows, a `grain.MapDataset`. masked: whether a local encoder
+    does not read PADs. sizes: those that a batch may take, for training (the default) chosen from
+    the first few.
     """
 
     def __init__(
-        self, config: Config, windows: Any, mesh: Mesh, sizes: tuple[Size, ...] | None = None
+        self,
+        config: Config,
+        windows: Any,
+        mesh: Mesh,
+        *,
+        masked: bool,
+        sizes: tuple[Size, ...] | None = None,
     ):
         hosts = jax.process_count()
         self.stream = pipeline.batched(windows, config.batch, jax.process_index(), hosts)
@@ -114,6 +125,8 @@ class Feed:
             parts=config.accumulate if sizes is None else 1,
             shards=sharding.shards(mesh) // hosts,
             vocabulary=by_name(config.vocabulary),
+            masked=masked,
+            per_row=sizes is None and config.encoder_dropout == "per_row",
         )
         self.sizes = self._chosen() if sizes is None else sizes
 
@@ -127,7 +140,7 @@ class Feed:
         windows, steps, width = first["target"].shape
         windows //= self.packer.parts * self.packer.shards
         heard = first["reference"].shape[1] if "reference" in first else 0
-        most = packing.largest(windows, steps, width, heard)
+        most = packing.largest(windows, steps, width, heard, masked=self.packer.masked)
         return packing.choose_sizes(self.needs(SIZING_BATCHES), most)
 
     def batches(self) -> Batches:
@@ -138,9 +151,12 @@ class Feed:
 class HeldOut:
     """The packed batches of each component's validation windows, all of one size."""
 
-    def __init__(self, config: Config, windows: Mapping[str, Any], mesh: Mesh):
+    def __init__(self, config: Config, windows: Mapping[str, Any], mesh: Mesh, *, masked: bool):
         self.mesh = mesh
-        self.feeds = {label: Feed(config, found, mesh, ()) for label, found in windows.items()}
+        self.feeds = {
+            label: Feed(config, found, mesh, masked=masked, sizes=())
+            for label, found in windows.items()
+        }
         needs = [need for feed in self.feeds.values() for need in feed.needs(len(feed.stream))]
         size = Size(*(max(x) for x in zip(*needs, strict=True)))
         for feed in self.feeds.values():

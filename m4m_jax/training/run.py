@@ -207,11 +207,12 @@ def run(config: Config, path: epath.PathLike, data_dir: epath.PathLike | None = 
             f"({config.accumulate} to accumulate on {sharding.shards(mesh)} devices)"
         )
     windows = supply(config, data_dir)
-    feed = Feed(config, windows.train, mesh)
-    validation = HeldOut(config, windows.validation, mesh)
     print("\n".join(windows.summary), flush=True)
 
     system, card = new_system(config, task, path)
+    masked = system.lm.masked or system.reference_lm.masked
+    feed = Feed(config, windows.train, mesh, masked=masked)
+    validation = HeldOut(config, windows.validation, mesh, masked=masked)
     settle(config, card.model_copy(update=described(config, windows)), path)
     graph, params, base = split(system)
     whole = parameters.by_name(base) if cards.saved(system) is nnx.Variable else {}

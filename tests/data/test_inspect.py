@@ -48,7 +48,7 @@ def test_packing_figures_are_those_of_the_batches(built):
     assert found.padded == (2 * 4 * 48, 4 * 48 * 16)
     assert sum(found.taken) == pytest.approx(1)
     assert np.mean(needs) <= found.packed[0] <= found.padded[0]
-    rows, blocks = np.dot(found.taken, found.sizes)
+    rows, blocks, _ = np.dot(found.taken, found.sizes)
     assert found.packed == pytest.approx((rows, blocks * BLOCK))
 
 

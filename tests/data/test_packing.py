@@ -76,6 +76,48 @@ def test_tokens_of_a_step_stand_together_in_one_block(example):
 
 
 @settings(max_examples=100, deadline=None)
+@given(batches(), st.integers(0, 5), st.integers(0, 5))
+def test_rows_without_pads_stand_each_in_a_block(example, rows, blocks):
+    target, reference, shards, vocabulary = example
+    own = pack(target, reference, vocabulary=vocabulary, shards=shards, masked=True)
+    need = packing.size_of(own)
+    wide = packing.widen(own, Size(need.rows + rows, need.blocks, need.read + blocks), vocabulary)
+    plain = pack(target, reference, vocabulary=vocabulary, shards=shards)
+    assert np.array_equal(wide.rows[:, : need.rows], plain.rows)
+    for shard in range(shards):
+        read = packing.Read(*(x[shard] for x in wide.read))
+        used = read.row >= 0
+        for number, row in enumerate(plain.rows[shard]):
+            real = row[row != vocabulary.pad]
+            if not len(real):  # fills the shard up to the others' size
+                continue
+            block, begin = divmod(read.place[number], read.first.shape[1])
+            begin = read.first[block, begin]
+            place = np.s_[block, begin : begin + 1 + len(real)]
+            assert read.tokens[place].tolist() == [vocabulary.sos, *real]
+            assert read.position[place].tolist() == list(range(1 + len(real)))
+            assert (read.row[place] == number).all()
+            assert (read.row == number).sum() == 1 + len(real)
+        assert (read.tokens[~used] == vocabulary.pad).all()
+        assert used.sum() == sum(1 + (row != vocabulary.pad).sum() for row in _taken(wide, shard))
+
+
+def _taken(batch, shard: int) -> np.ndarray:
+    """The rows of a shard that stand in its blocks."""
+    return batch.rows[shard][: batch.read.row[shard].max() + 1]
+
+
+def test_each_row_may_be_taken_for_itself():
+    target = token_rows(np.random.default_rng(5), 2, 30, 1, PLAIN)
+    reference = target[:, :20]
+    packed = pack(target, reference, vocabulary=PLAIN, per_row=True)
+    assert packed.rows.shape == (1, 2 * 50, 2)
+    assert np.array_equal(packed.rows[0][packed.target[0]], target)
+    assert np.array_equal(packed.rows[0][packed.reference[0]], reference)
+    assert len(np.unique(np.concatenate([packed.target, packed.reference], -1))) == 100
+
+
+@settings(max_examples=100, deadline=None)
 @given(batches())
 def test_rows_are_distinct_and_the_rest_is_padding(example):
     target, reference, shards, vocabulary = example
@@ -97,9 +139,11 @@ def test_rows_are_distinct_and_the_rest_is_padding(example):
 def test_the_largest_size_holds_any_batch(example):
     target, reference, shards, vocabulary = example
     heard = None if reference is None else reference.shape[1]
-    most = largest(len(target) // shards, *target.shape[1:], heard)
-    assert most.holds(measure(target, reference, shards=shards, vocabulary=vocabulary))
-    pack(target, reference, vocabulary=vocabulary, shards=shards, sizes=[most])
+    how = {"shards": shards, "vocabulary": vocabulary}
+    for masked in (False, True):
+        most = largest(len(target) // shards, *target.shape[1:], heard, masked=masked)
+        assert most.holds(measure(target, reference, masked=masked, **how))
+        pack(target, reference, sizes=[most], masked=masked, **how)
 
 
 @pytest.mark.parametrize("notes", [1, 3, 11, 16, 31, 32])
@@ -110,6 +154,8 @@ def test_the_largest_size_holds_full_rows_that_all_differ(notes):
     need = measure(target, reference, shards=1, vocabulary=PLAIN)
     assert need.rows == largest(2, 20, 2 * notes).rows
     assert largest(2, 20, 2 * notes).holds(need)
+    need = measure(target, reference, shards=1, vocabulary=PLAIN, masked=True)
+    assert largest(2, 20, 2 * notes, masked=True).holds(need)
     need = measure(target, reference[:, :5], shards=1, vocabulary=PLAIN)
     assert need.rows == largest(2, 20, 2 * notes, 5).rows
     assert need.blocks == largest(2, 20, 2 * notes, 0).blocks
@@ -166,6 +212,13 @@ def test_a_wider_batch_holds_the_same(example, rows, blocks):
     assert np.array_equal(found.rows[:, : need.rows], own.rows)
     assert np.array_equal(unpack(found.tokens, found), unpack(own.tokens, own))
     assert (found.step >= 0).sum() == (own.step >= 0).sum()
+
+
+def test_sizes_of_a_masked_encoder_count_its_blocks():
+    most = Size(768, 400, 700)
+    seen = [*[Size(30, 9, 5)] * 9, Size(80, 30, 50)]
+    sizes = choose_sizes(seen, most)
+    assert sizes == (Size(32, 16, 8), Size(88, 40, 56), Size(120, 48, 80), most)
 
 
 def test_equal_digests_do_not_make_rows_equal(monkeypatch):

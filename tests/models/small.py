@@ -98,12 +98,18 @@ def in_double(system: System) -> System:
 
 
 def packed(
-    target: np.ndarray, reference: np.ndarray | None = None, shards: int = 1, vocabulary=PLAIN
+    target: np.ndarray,
+    reference: np.ndarray | None = None,
+    shards: int = 1,
+    vocabulary=PLAIN,
+    *,
+    masked: bool = False,
 ) -> PackedBatch:
     """Pack at a size that depends on the shapes alone, so that one program serves many batches."""
     heard = None if reference is None else reference.shape[1]
-    size = largest(target.shape[0] // shards, *target.shape[1:], heard)
-    return pack(target, reference, vocabulary=vocabulary, shards=shards, sizes=[size])
+    size = largest(target.shape[0] // shards, *target.shape[1:], heard, masked=masked)
+    how = {"vocabulary": vocabulary, "shards": shards, "masked": masked}
+    return pack(target, reference, sizes=[size], **how)
 
 
 def batch_of(

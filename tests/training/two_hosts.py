@@ -53,7 +53,7 @@ def main() -> None:
     config = make_config(fields | {"steps": STEPS}, "the test")
     mesh = sharding.make_mesh(config.mesh)
     windows = [window(k) for k in range(BATCH * (SIZING_BATCHES + STEPS))]
-    feed = Feed(config, grain.MapDataset.source(windows), mesh)
+    feed = Feed(config, grain.MapDataset.source(windows), mesh, masked=False)
     batches = feed.batches()
     # Past those that the sizes are chosen from.
     batches.set_state({"next_index": SIZING_BATCHES})
