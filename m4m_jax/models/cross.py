@@ -194,15 +194,27 @@ class CrossAdapter(Linked):
         """Both streams side by side, layer by layer (`System.target_states`)."""
         assert reference is not None
         lm, length = self.lm, target.shape[-2]
-        memory = self.read(reference, at(noise, 0))
         encoding = jnp.asarray(step_table(length, target.shape[-1]), target.dtype)
         rope, mask, h = lm.decoder.rope(slice(length)), causal(length), lm.shift(target)
+        # Streams of one length through one language model are one batch of each layer; where that
+        # is frozen, nothing needs to come back through the reference's.
+        frozen = self.config.tune == "adapter" and self.config.lora is None
+        alike = self.reference_base is None and reference.shape == target.shape and not frozen
+        memory = [] if alike else self.read(reference, at(noise, 0))
+        heard = lm.shift(reference) if alike else None
         for i, layer in enumerate(lm.decoder.layers):
             link, added = self.link_at(i), None
             if link is not None:
+                if heard is not None:
+                    memory.append(link.read(heard))
                 added = link(h, encoding, memory[i // self.config.every], at(noise, 100 + i))
             inner = at(self.lm_noise(noise), 1 + i)
-            h, _ = layer(h, rope, mask, attn_out=added, noise=inner)
+            if heard is not None and len(memory) < len(self.links):
+                both = None if added is None else jnp.stack([jnp.zeros_like(added), added])
+                streams = jnp.stack([heard, h])
+                (heard, h), _ = layer(streams, rope, mask, attn_out=both, noise=inner)
+            else:
+                h, _ = layer(h, rope, mask, attn_out=added, noise=inner)
         return h
 
     def read(self, reference: Array, noise: Noise | None = None) -> list[tuple[Array, Array]]:
