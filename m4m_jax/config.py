@@ -341,7 +341,8 @@ def make_config(fields: Mapping[str, Any], where: str) -> Config:
     try:
         return Config.model_validate(fields)
     except pydantic.ValidationError as error:
-        raise M4MError(f"{where}: {'; '.join(_explain(e) for e in error.errors())}") from error
+        faults = dict.fromkeys(map(_explain, error.errors()))
+        raise M4MError(f"{where}: {'; '.join(faults)}") from error
 
 
 def run_name(path: epath.PathLike, overrides: Sequence[str] = ()) -> str:
@@ -378,16 +379,54 @@ def _merge(fields: dict[str, Any], changes: Mapping[str, Any]) -> None:
             fields[key] = value
 
 
+# What is wrong with a value, by pydantic's name of it; {value} and what pydantic knows go in.
+_FAULTS = {
+    "literal_error": "{value} is none of {expected}",
+    "union_tag_invalid": "{tag!r} is none of {expected_tags}",
+    "greater_than": "{value} is too small; give more than {gt}",
+    "greater_than_equal": "{value} is too small; give {ge} or more",
+    "less_than": "{value} is too large; give less than {lt}",
+    "less_than_equal": "{value} is too large; give {le} at most",
+    "finite_number": "{value} is no finite number",
+    "value_error": "{error}",
+}
+_KINDS = {
+    "int": "no whole number",
+    "float": "no number",
+    "bool": "neither true nor false",
+    "string": "no text",
+    "tuple": "no list",
+    "dict": "no group of keys",
+    "model": "no group of keys",
+}
+
+
 def _explain(error: Any) -> str:
     loc = tuple(map(str, error["loc"]))
     kind = ADAPTERS.get(loc[1]) if loc[0:1] == ("adapter",) and len(loc) > 1 else None
-    place = ".".join(loc if kind is None else ("adapter", *loc[2:]))
-    if error["type"] != "extra_forbidden":
-        message = error["msg"].removeprefix("Value error, ")
-        return f"{place}: {message}" if place else message
-    if kind is not None and place in _keys(Config):
-        return f"system {loc[1]} has no {place}; it has {', '.join(_options(kind))}"
-    return f"unknown key {place}; the nearest known one is {_nearest(place)}"
+    loc = loc if kind is None else ("adapter", *loc[2:])
+    place = ".".join(part for part in loc if part != "[key]")
+    if error["type"] == "missing":
+        return f"{place} is not given; add {place}=..."
+    if error["type"] == "extra_forbidden":
+        if kind is not None and place in _keys(Config):
+            return f"system {kind.model_fields['system'].default} has no {place}; it has " + (
+                ", ".join(_options(kind))
+            )
+        return f"unknown key {place}; the nearest known one is {_nearest(place)}"
+    if loc[0:1] == ("base",):
+        return f"base: {error['input']!r} is neither a directory nor a pair of them"
+    message = _fault(error)
+    return f"{place}: {message}" if place else message
+
+
+def _fault(error: Any) -> str:
+    """What is wrong with a value."""
+    known, value = error["type"], repr(error["input"])
+    if known in _FAULTS:
+        return _FAULTS[known].format(value=value, **error.get("ctx", {}))
+    kind = _KINDS.get(known.partition("_")[0])
+    return error["msg"] if kind is None else f"{value} is {kind}"
 
 
 def _options(adapter: type[Section]) -> list[str]:
