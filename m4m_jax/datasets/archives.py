@@ -10,7 +10,7 @@ import tarfile
 import threading
 import zipfile
 from collections.abc import Callable
-from typing import BinaryIO, Protocol
+from typing import BinaryIO, Protocol, TypeVar
 
 from etils import epath
 
@@ -19,6 +19,8 @@ from m4m_jax.errors import M4MError
 
 # A larger member is no piece of music, and may be made to fill the memory of who unpacks it.
 MAX_BYTES = 64 * 2**20
+
+_Member = TypeVar("_Member")
 
 _BLOCK = 512  # of a tar file
 _COMPRESSED = {
@@ -32,8 +34,9 @@ _COMPRESSED = {
 def files_in(place: epath.Path, suffixes: tuple[str, ...], what: str) -> list[str]:
     """Return the names of all files of some kind in a folder or an archive, sorted.
 
-    They are paths within it; hidden ones are left out, as in `files_below`. Of archive members of
-    one name the last counts, as it would when unpacking.
+    They are paths within it, or within the one folder that it holds where that has the archive's
+    name; hidden ones are left out, as in `files_below`. Of archive members of one name the last
+    counts, as it would when unpacking.
 
     Args:
         place: the folder, .zip or .tar.
@@ -88,11 +91,11 @@ class _Archive(Protocol):
 
 
 class _Zip:
-    def __init__(self, file: BinaryIO):
+    def __init__(self, file: BinaryIO, stem: str):
         self._file = file
         self._archive = zipfile.ZipFile(file)
         files = (info for info in self._archive.infolist() if not info.is_dir())
-        self._members = {_clean(info.filename): info for info in files}
+        self._members = _from_root({_clean(info.filename): info for info in files}, stem)
 
     @property
     def names(self) -> list[str]:
@@ -115,21 +118,22 @@ class _Zip:
 
 
 class _Tar:
-    def __init__(self, file: BinaryIO):
+    def __init__(self, file: BinaryIO, stem: str):
         self._file, self._lock = file, threading.Lock()
         # name -> where its bytes are and how many; None for what is no plain file.
-        self._members: dict[str, tuple[int, int] | None] = {}
+        members: dict[str, tuple[int, int] | None] = {}
         with tarfile.open(fileobj=file, mode="r:") as archive:
             while member := archive.next():
                 archive.members.clear()  # type: ignore[attr-defined]  # it would keep all
                 if not member.isdir():
                     plain = member.isreg() and not member.issparse()
                     where = (member.offset_data, member.size) if plain else None
-                    self._members[_clean(member.name)] = where
+                    members[_clean(member.name)] = where
             # A header that makes no sense is taken for the end.
             file.seek(archive.offset)
             if file.read(_BLOCK).strip(b"\0"):
                 raise tarfile.ReadError(f"damaged at byte {archive.offset:,}")
+        self._members = _from_root(members, stem)
 
     @property
     def names(self) -> list[str]:
@@ -160,7 +164,7 @@ def _open(place: epath.Path) -> _Archive:
                 f"{place}: files cannot be read one by one from a tar that is compressed as a"
                 f" whole; make it a plain .tar first: {command} {shlex.quote(os.fspath(place))}"
             )
-    kinds: dict[str, Callable[[BinaryIO], _Archive]] = {".zip": _Zip, ".tar": _Tar}
+    kinds: dict[str, Callable[[BinaryIO, str], _Archive]] = {".zip": _Zip, ".tar": _Tar}
     kind = kinds.get(place.suffix.lower())
     if not place.exists():
         raise M4MError(f"{place}: no such {'file' if kind else 'folder'}")
@@ -171,10 +175,21 @@ def _open(place: epath.Path) -> _Archive:
     except OSError as error:
         raise M4MError(f"{place}: cannot be opened ({error.strerror or error})") from error
     try:
-        return kind(file)
+        return kind(file, place.stem)
     except (OSError, ValueError, zipfile.BadZipFile, tarfile.TarError) as error:
+        why = _fault(file, error)
         file.close()
-        raise M4MError(f"{place}: cannot be read as {place.suffix} ({error})") from error
+        raise M4MError(f"{place}: cannot be read as {place.suffix} ({why})") from error
+
+
+def _fault(file: BinaryIO, error: Exception) -> str:
+    """What is wrong with an archive: the library's words, unless it is known better."""
+    file.seek(0)
+    # The list of a .zip's members is at its end, and what it begins with is the first member.
+    headless = isinstance(error, zipfile.BadZipFile) and file.read(4) == b"PK\3\4"
+    if headless or "unexpected end of data" in str(error):
+        return "it is cut off; copy or download it again"
+    return str(error)
 
 
 @functools.lru_cache(maxsize=2)
@@ -187,6 +202,17 @@ def _reader(place: str) -> Callable[[str], bytes]:
 
 def _clean(name: str) -> str:
     return posixpath.normpath(name).lstrip("/")
+
+
+def _from_root(members: dict[str, _Member], stem: str) -> dict[str, _Member]:
+    """Members by their names within the folder that was packed, where that is the archive's own.
+
+    `songs.zip` of a folder `songs` then names its files as the folder does.
+    """
+    top = f"{stem}/"
+    if not all(name.startswith(top) for name in members if not _is_hidden(name)):
+        return members
+    return {name.removeprefix(top): member for name, member in members.items()}
 
 
 def _is_hidden(name: str) -> bool:

@@ -77,6 +77,35 @@ def test_a_leading_dot_is_no_hidden_folder_and_a_mac_has_its_own(tmp_path):
         assert read_file(os.fspath(path), "a/1.mid") == b"1"
 
 
+def test_the_folder_that_was_packed_is_no_part_of_names(tmp_path):
+    members = {"songs/a/1.mid": b"1", "songs/2.mid": b"2", "__MACOSX/songs/._2.mid": b""}
+    pack("folder", tmp_path, members)
+    alone = files_in(epath.Path(tmp_path / "songs"), MIDI, "MIDI file")
+    assert alone == ["2.mid", "a/1.mid"]
+    for kind in ("zip", "tar"):
+        path = pack(kind, tmp_path / f"songs.{kind}", members)
+        assert files_in(path, MIDI, "MIDI file") == alone
+        assert read_file(os.fspath(path), "a/1.mid") == b"1"
+        # Names that only look alike, and a folder beside others, stay.
+        path = pack(kind, tmp_path / f"song.{kind}", members)
+        assert files_in(path, MIDI, "MIDI file") == ["songs/2.mid", "songs/a/1.mid"]
+        archives._reader.cache_clear()
+        path = pack(kind, tmp_path / f"songs.{kind}", {**members, "b.mid": b""})
+        assert files_in(path, MIDI, "MIDI file") == ["b.mid", "songs/2.mid", "songs/a/1.mid"]
+
+
+def test_an_archive_that_is_cut_off(tmp_path):
+    members = {f"{seed}.mid": bytes(range(256)) * 40 for seed in range(4)}
+    for kind in ("zip", "tar"):
+        path = pack(kind, tmp_path / f"songs.{kind}", members)
+        data = path.read_bytes()
+        path.write_bytes(data[: len(data) // 3])
+        with pytest.raises(M4MError, match=rf"songs\.{kind}: .*cut off; copy or download") as error:
+            datasets.build("lakh", path, tmp_path / "data")
+        assert "\n" not in str(error.value)
+    assert not (tmp_path / "data").exists()
+
+
 def test_of_members_of_one_name_the_last_counts(tmp_path):
     with tarfile.open(tmp_path / "songs.tar", "w") as archive:
         for data in (b"old", b"newer"):
