@@ -44,6 +44,25 @@ def atomic_path(path: epath.PathLike) -> Iterator[epath.Path]:
         raise _cannot_write(target, error) from error
 
 
+@contextlib.contextmanager
+def made_folder(folder: epath.PathLike) -> Iterator[epath.Path]:
+    """Make a folder; one that was not there before is gone after the block if it is empty then.
+
+    The same holds for the folders above it. A bucket has folders only where there are files.
+    """
+    folder = epath.Path(folder)
+    new = []
+    try:
+        if "://" not in os.fspath(folder):
+            new = [path for path in (folder, *folder.parents) if not path.exists()]
+        folder.mkdir(parents=True, exist_ok=True)
+        yield folder
+    finally:
+        for path in new:
+            with contextlib.suppress(OSError, ValueError):  # it was not made, or is not empty
+                path.rmdir()
+
+
 def absolute(path: epath.PathLike) -> epath.Path:
     """The path from the root of this machine's files; a bucket's (gs://...) is one already."""
     path = os.fspath(path)

@@ -1,7 +1,7 @@
 import pytest
 
 from m4m_jax.errors import M4MError
-from m4m_jax.files import atomic_path
+from m4m_jax.files import atomic_path, made_folder
 
 
 def test_file_appears_at_the_end(tmp_path):
@@ -49,3 +49,15 @@ def test_a_folder_in_the_way(tmp_path):
     ):
         temporary.write_text("x")
     assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_a_made_folder_goes_if_it_stays_empty(tmp_path):
+    with made_folder(tmp_path / "a" / "b") as folder:
+        assert folder.is_dir()
+    assert not (tmp_path / "a").exists()
+    with made_folder(tmp_path / "a" / "b") as folder:
+        (folder.parent / "file").write_text("x")
+    assert [path.name for path in (tmp_path / "a").iterdir()] == ["file"]
+    with pytest.raises(KeyError), made_folder(tmp_path / "a"):
+        raise KeyError
+    assert (tmp_path / "a" / "file").exists()

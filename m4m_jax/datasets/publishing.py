@@ -11,6 +11,7 @@ from etils import epath
 from m4m_jax.datasets.ingest import NothingKept
 from m4m_jax.datasets.records import METADATA_FILE, is_local, names_in
 from m4m_jax.errors import M4MError
+from m4m_jax.files import made_folder
 
 _STAGING = ".building"
 _GOES_ON = "the same command goes on where this one stopped"
@@ -28,30 +29,38 @@ def staging_folder(root: epath.Path, name: str) -> Iterator[epath.Path]:
         M4MError: another process is building it; or files cannot be written in the block.
         KeyboardInterrupt: as it came, with words on how to go on.
     """
-    folder = root / _STAGING / name.replace("/", "-")
+    folder, begun = root / _STAGING / name.replace("/", "-"), False
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with _locked(folder, name):
-            try:
+        with made_folder(root):
+            folder.mkdir(parents=True, exist_ok=True)
+            begun = True
+            with _locked(folder, name), _kept_or_removed(folder):
                 yield folder
-            except KeyboardInterrupt as error:
-                raise KeyboardInterrupt(f"interrupted; {_GOES_ON} ({folder})") from error
-            except NothingKept:
-                folder.rmtree(missing_ok=True)
-                raise
-            else:
-                folder.rmtree(missing_ok=True)
-            finally:
-                _remove_empty(folder)
-                _remove_empty(folder.parent)
     except BrokenPipeError:
         # Whoever read the progress has gone; no disk has to do with that.
         raise
     except OSError as error:
+        goes_on = f"mend that, and {_GOES_ON}" if begun else "mend that, or give another --data-dir"
         raise M4MError(
-            f"{root}: the data set {name} cannot be written ({error.strerror or error});"
-            f" mend that, and {_GOES_ON}"
+            f"{root}: the data set {name} cannot be written ({error.strerror or error}); {goes_on}"
         ) from error
+
+
+@contextlib.contextmanager
+def _kept_or_removed(folder: epath.Path) -> Iterator[None]:
+    """Remove a staging folder, unless the block leaves something that a later build can use."""
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        raise KeyboardInterrupt(f"interrupted; {_GOES_ON} ({folder})") from error
+    except NothingKept:
+        folder.rmtree(missing_ok=True)
+        raise
+    else:
+        folder.rmtree(missing_ok=True)
+    finally:
+        _remove_empty(folder)
+        _remove_empty(folder.parent)
 
 
 @contextlib.contextmanager
