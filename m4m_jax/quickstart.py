@@ -104,7 +104,7 @@ def prepare(out: epath.Path) -> None:
     """Build the data set, unless it is there."""
     if datasets.is_built(DATA, out / "data"):
         return
-    with progress_bar("reading chorales") as progress:
+    with progress_bar("building the chorales") as progress:
         report = datasets.build(DATA, data_dir=out / "data", progress=progress)
     print(f"{sum(report.splits.values())} chorales: {report.splits}")
 

@@ -94,6 +94,7 @@ class SongBuilder(FileReaderBuilder):
         *,
         time_limit: float = 60.0,
         folder: epath.Path | None = None,
+        say: Callable[[str], None] | None = None,
     ) -> Report:
         """Make a data set in `data_path`: records, TFDS's description of them, and the report.
 
@@ -103,6 +104,7 @@ class SongBuilder(FileReaderBuilder):
             engine: does the job's work.
             time_limit: seconds that reading one file may take.
             folder: a local copy of the songs, where the builder was not given one.
+            say: told in a line what is kept of a build that was stopped before.
 
         Raises:
             M4MError: there are no files, or (NothingKept) none that could be used.
@@ -111,6 +113,8 @@ class SongBuilder(FileReaderBuilder):
         place = self._source or folder
         source = self.source_files(place)
         job = Job.start(staging, self.data_path, self.name, name, source, place, time_limit)
+        if say is not None and (line := job.inherited()):
+            say(line)
         engine(job)
         report = job.layout.report
         if not report.kept:

@@ -12,7 +12,9 @@ from m4m_jax.errors import M4MError
 from m4m_jax.music.notes import NoteTable
 
 SPLITS = ("train", "validation", "test")
-Progress = Callable[[int, int], None]
+# Called with what is done, what there is to do, and the stage that this is about.
+Progress = Callable[[int, int, str], None]
+READING, WRITING = "files read", "songs written"
 
 
 class Rejected(M4MError):  # noqa: N818

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from m4m_jax.datasets.ingest import Progress
+from m4m_jax.datasets.ingest import READING, WRITING, Progress
 from m4m_jax.datasets.isolation import Workers
 from m4m_jax.datasets.staging import Job
 
@@ -28,8 +28,8 @@ def run_local(
         workers: how many processes to run, as many as there are cores when `None`; the result does
             not depend on it.
         time_limit: seconds that reading one file may take.
-        progress: called with what is done and what there is to do: files to be read and songs to be
-            written, of which there are as many at the most.
+        progress: called with what is done, what there is to do and the stage: files are read, and
+            then songs are written.
     """
     files = len(job.plan.names)
     with Workers(job.work, workers or default_workers(), time_limit) as pool:
@@ -38,11 +38,10 @@ def run_local(
         for task, _ in pool.run(chunks):
             done += len(job.plan.chunk(chunks[task]))
             if progress is not None:
-                progress(done, 2 * files)
-        shards = job.unwritten()
-        total = files + job.layout.report.kept
-        done = total - sum(shard.songs for shard in shards)
+                progress(done, files, READING)
+        shards, songs = job.unwritten(), job.layout.report.kept
+        done = songs - sum(shard.songs for shard in shards)
         for task, _ in pool.run(shards):
             done += shards[task].songs
             if progress is not None:
-                progress(done, total)
+                progress(done, songs, WRITING)

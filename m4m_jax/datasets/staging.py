@@ -315,6 +315,7 @@ class Job:
         work: what workers do for it.
         split: see `Source`.
         folder: the staging folder.
+        resumed: whether an earlier build of the same was stopped, and this one goes on from it.
         afresh: whether an earlier build's work had to go, because its result would be another.
     """
 
@@ -322,6 +323,7 @@ class Job:
     work: Work
     split: Callable[[Entry], str]
     folder: epath.Path
+    resumed: bool
     afresh: bool
 
     @classmethod
@@ -356,7 +358,25 @@ class Job:
                 temporary.write_text(json.dumps(dataclasses.asdict(plan)))
         shards.mkdir(parents=True, exist_ok=True)
         work = Work(folder, shards, place, template, source.read)
-        return cls(plan, work, source.split, folder, afresh=found not in (None, plan.fingerprint))
+        resumed, afresh = found == plan.fingerprint, found not in (None, plan.fingerprint)
+        return cls(plan, work, source.split, folder, resumed, afresh)
+
+    def inherited(self) -> str:
+        """Say in a line what is kept of an earlier build; nothing where there was none."""
+        if self.afresh:
+            return (
+                "starting afresh: since the build that was stopped, the files, the options or the"
+                " code have changed"
+            )
+        if not self.resumed:
+            return ""
+        files, unread = len(self.plan.names), self.unread()
+        done = files - sum(len(self.plan.chunk(number)) for number in unread)
+        line = f"going on with the build that was stopped: {done} of {files} files are read"
+        if not unread:
+            shards = len(self.layout.shards)
+            line += f", {shards - len(self.unwritten())} of {shards} shards written"
+        return line
 
     def unread(self) -> list[int]:
         """Return the chunks that have not been read yet."""

@@ -12,7 +12,7 @@ import json
 import os
 import re
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -84,11 +84,15 @@ class Songs:
         parts: the data set's names of parts, to the selectors that they stand for.
     """
 
-    def __init__(self, directory: epath.PathLike, split: str, parts: Mapping[str, str]):
+    def __init__(
+        self, directory: epath.PathLike, split: str, parts: Mapping[str, str], command: str
+    ):
+        """Open them; `command` is the one that makes the data set anew."""
         self.parts = dict(parts)
         self.directory = os.fspath(directory)
         self.split = split
-        self._records = StoredRecords(self.directory, split, "m4m data build")
+        self._command = command
+        self._records = StoredRecords(self.directory, split, command)
 
     def __len__(self) -> int:
         return len(self._records)
@@ -106,7 +110,8 @@ class Songs:
         return record.decode(self._records[index])
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"directory": self.directory, "split": self.split, "parts": self.parts}
+        place = {"directory": self.directory, "split": self.split}
+        return place | {"parts": self.parts, "command": self._command}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(**state)  # type: ignore[misc]
@@ -143,6 +148,7 @@ def build(
     workers: int | None = None,
     time_limit: float = 60.0,
     progress: Progress | None = None,
+    say: Callable[[str], None] | None = None,
     quality: bool = True,
     runner: str | None = None,
     runner_options: Sequence[str] = (),
@@ -163,8 +169,9 @@ def build(
         workers: processes to read files with; as many as there are cores when `None`. The records
             do not depend on it.
         time_limit: seconds that reading one file may take.
-        progress: called with what is done and what there is to do: files to be read, and songs to
-            be written.
+        progress: called with what is done, what there is to do and the stage: files are read, and
+            then songs are written.
+        say: told in a line, where a build was stopped before, what of it is kept.
         quality: whether `midi_folder` applies the quality filter.
         runner: what runs it as an Apache Beam pipeline, `direct`, `dataflow`, `flink` or `spark`;
             processes of this machine do it without Beam when `None`. The records and the report do
@@ -178,7 +185,7 @@ def build(
     """
     base, config = _parse(name)
     if source is None and base in _NEED_SOURCE:
-        raise M4MError(f"{base} is built from a folder: {build_command(name)}")
+        raise M4MError(f"{base} is built from a folder: {build_command(name, data_dir=data_dir)}")
     if workers is not None and workers < 1:
         raise M4MError(f"{workers} workers cannot build a data set; give 1 or more")
     root = _root(data_dir)
@@ -192,7 +199,7 @@ def build(
         engine = _beam_engine(runner, options=runner_options, **limits)
     with staging_folder(root, name) as staging:
         builder = _builder(base, config, source, staging / "whole", quality)
-        report = builder.build(staging / "parts", engine, time_limit=time_limit)
+        report = builder.build(staging / "parts", engine, time_limit=time_limit, say=say)
         publish(epath.Path(builder.data_dir), _directory(root, name))
     return report
 
@@ -258,7 +265,7 @@ def open_split(name: str, split: str, data_dir: epath.PathLike | None = None) ->
     if split not in SPLITS:
         raise M4MError(f"{name} has no split {split!r}; it has {', '.join(SPLITS)}")
     built = info(name, data_dir)
-    return Songs(built.directory, split, built.parts)
+    return Songs(built.directory, split, built.parts, build_command(name, "", data_dir))
 
 
 def _parse(name: str) -> tuple[str, str | None]:

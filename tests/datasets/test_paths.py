@@ -114,7 +114,7 @@ def test_it_is_replaced_and_read_anew(bucket, source):
 def test_a_build_that_stops_goes_on(bucket, source):
     data = bucket / "data"
 
-    def stop(done, total):
+    def stop(done, *_):
         if done == 20:
             raise KeyboardInterrupt
 
@@ -122,7 +122,7 @@ def test_a_build_that_stops_goes_on(bucket, source):
         datasets.build(NAME, source, data, workers=1, progress=stop)
     assert not datasets.is_built(NAME, data)
     seen = []
-    datasets.build(NAME, source, data, workers=1, progress=lambda done, _: seen.append(done))
+    datasets.build(NAME, source, data, workers=1, progress=lambda done, *_: seen.append(done))
     assert seen[0] > 20
     datasets.build(NAME, source, bucket / "other", workers=1)
     assert shards_of(data) == shards_of(bucket / "other")

@@ -48,7 +48,8 @@ def remove(path):
 def test_a_damaged_shard_is_told_in_one_line(built, damage, capsys):
     damage(shard(built))
     songs = datasets.open_split(NAME, "train", built)
-    with pytest.raises(M4MError, match=r"damaged or missing .*; remove it, and make it again with"):
+    again = rf"remove it, and make it again with m4m data build .* --data-dir {built}$"
+    with pytest.raises(M4MError, match=rf"damaged or missing .*; {again}"):
         [songs[k] for k in range(len(songs))]
     assert _run(["data", "inspect", NAME, "--data-dir", str(built)]) == 2
     (line,) = capsys.readouterr().err.splitlines()

@@ -24,8 +24,8 @@ BUILD = """
 import sys
 from m4m_jax import datasets
 source, data_dir, workers = sys.argv[1:]
-def progress(done, total):
-    print(done, total, flush=True)
+def progress(done, total, stage):
+    print(done + (41 if stage == "songs written" else 0), total, flush=True)
 datasets.build("midi_folder/mine", source, data_dir, workers=int(workers), progress=progress)
 """
 
@@ -197,14 +197,14 @@ class Numbers:
     def __init__(self, done):
         self.done = done
 
-    def __call__(self, done, total):
+    def __call__(self, done, total, stage):
         self.done.append(done)
 
 
 def test_files_that_change_start_it_afresh(source, tmp_path, monkeypatch):
     data = tmp_path / "data"
 
-    def interrupted(done, total):
+    def interrupted(*_):
         raise KeyboardInterrupt
 
     for change in (
@@ -214,17 +214,39 @@ def test_files_that_change_start_it_afresh(source, tmp_path, monkeypatch):
         with pytest.raises(KeyboardInterrupt, match="goes on where this one stopped"):
             datasets.build(NAME, source, data, workers=1, progress=interrupted)
         change()
-        seen: list[int] = []
-        datasets.build(
-            NAME, source, data, workers=1, progress=lambda done, _, s=seen: s.append(done)
-        )
-        assert seen[0] == 1
+        seen, said = Numbers([]), list[str]()
+        datasets.build(NAME, source, data, workers=1, progress=seen, say=said.append)
+        assert seen.done[0] == 1
+        assert [line.partition(":")[0] for line in said] == ["starting afresh"]
         datasets.build(NAME, source, tmp_path / "new", workers=1)
         assert files_of(data) == files_of(tmp_path / "new")
 
 
+def test_what_is_kept_of_a_build_that_stopped_is_said(source, tmp_path):
+    def stopped_at(moment):
+        def stop(done, total, stage):
+            if (stage, done) == moment or stage == moment:
+                raise KeyboardInterrupt
+
+        return stop
+
+    said: list[str] = []
+    for moment in (("files read", 17), "songs written"):
+        with pytest.raises(KeyboardInterrupt):
+            datasets.build(
+                NAME, source, tmp_path, workers=1, progress=stopped_at(moment), say=said.append
+            )
+    datasets.build(NAME, source, tmp_path, workers=1, say=said.append)
+    datasets.build(NAME, source, tmp_path, workers=1, say=said.append)
+    before = "going on with the build that was stopped: "
+    assert said == [
+        f"{before}17 of 41 files are read",
+        f"{before}41 of 41 files are read, 1 of 3 shards written",
+    ]
+
+
 def test_two_builds_at_once_are_refused(source, tmp_path):
-    def again(done, total):
+    def again(*_):
         with pytest.raises(M4MError, match="another process is building midi_folder/mine"):
             datasets.build(NAME, source, tmp_path, workers=1)
         datasets.build("midi_folder/other", source, tmp_path, workers=1)

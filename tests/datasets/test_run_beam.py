@@ -61,7 +61,7 @@ def test_a_parser_that_crashes_costs_only_its_file(source, tmp_path, monkeypatch
 
 
 def test_it_goes_on_where_a_local_build_stopped(source, tmp_path):
-    def stop(done, total):
+    def stop(done, *_):
         if done == 20:
             raise KeyboardInterrupt
 
