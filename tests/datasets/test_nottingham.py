@@ -84,8 +84,12 @@ def test_the_split_file_is_needed(source, tmp_path, text, wanted):
 
 
 def test_it_is_built_from_a_local_copy(tmp_path):
-    with pytest.raises(M4MError, match=r"m4m data build nottingham --source DIR"):
+    command = rf"m4m data build nottingham --source DIR --data-dir {tmp_path}$"
+    with pytest.raises(M4MError, match=command):
         datasets.build("nottingham", None, tmp_path)
+    (tmp_path / "tunes.zip").write_bytes(b"PK")
+    with pytest.raises(M4MError, match=r"tunes\.zip: .* the folder that holds MIDI and official_"):
+        datasets.build("nottingham", tmp_path / "tunes.zip", tmp_path)
     with pytest.raises(M4MError, match="jukedeck"):
         datasets.build("nottingham", tmp_path / "missing", tmp_path)
     with pytest.raises(M4MError, match="MIDI"):

@@ -60,6 +60,11 @@ beside MIDI: an object with the lists train and val of file names without .mid."
     def source_files(self, folder: epath.Path | None) -> Source:
         """Return the files of `folder`/MIDI, split by `folder`/official_split.json."""
         assert folder is not None
+        if folder.exists() and not folder.is_dir():
+            raise M4MError(
+                f"{folder}: nottingham is built from a folder, not from an archive; unpack it, and"
+                f" give the folder that holds MIDI and {SPLIT_FILE}"
+            )
         if not folder.is_dir():
             raise M4MError(f"{folder}: no such folder; give a copy of {self.HOMEPAGE}")
         midi = folder / "MIDI"
