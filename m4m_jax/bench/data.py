@@ -61,8 +61,8 @@ def measure(
             built = measure_ingestion(_NAME, source, workers=workers)
             files, spent = built.report.files, built.report.files / built.files_per_second
             rows = [
-                _row("start building", told, "start", 1, built.start_seconds, workers),
-                _row("build a data set", told, "file", files, spent, workers)
+                _row("start a build, of one file", told, "start", 1, built.start_seconds, workers),
+                _row("build a data set, after the start", told, "file", files, spent, workers)
                 | {"ours_bytes": built.peak_bytes},
             ]
             say("\n".join(lines(rows)))
@@ -116,9 +116,15 @@ def _row(work: str, data: str, unit: str, count: int, spent: float, cores: int) 
 
 def lines(rows: list[dict[str, Any]]) -> list[str]:
     """Rows as text."""
-    return [
-        f"{row['work']}: {row['per_second']:.4g} {row['unit']}s a second, {row['cores']} "
-        f"process{'es' if row['cores'] > 1 else ''} ({row['count']} in "
-        f"{row['count'] * row['ours_s']:.2f} s; music: {row['data']})"
-        for row in rows
-    ]
+    return [f"{row['work']}: {_figure(row)} (music: {row['data']})" for row in rows]
+
+
+def _figure(row: dict[str, Any]) -> str:
+    spent = row["count"] * row["ours_s"]
+    shared = f"{row['cores']} process{'es' if row['cores'] > 1 else ''}"
+    if row["count"] == 1:
+        return f"{spent:.2f} s, {shared}"
+    return (
+        f"{row['per_second']:.4g} {row['unit']}s a second, {shared}"
+        f" ({row['count']} {row['unit']}s in {spent:.2f} s)"
+    )

@@ -35,8 +35,13 @@ class Ingestion:
 
     @property
     def files_per_second(self) -> float:
-        """Files read a second, written where they are kept, after the start."""
-        return self.report.files / max(self.seconds - self.start_seconds, 1e-9)
+        """Files read a second, written where they are kept, after the start.
+
+        With the start, where that took as long as all (there are few files, or the machine is busy
+        with other things).
+        """
+        after = self.seconds - self.start_seconds
+        return self.report.files / (after if after > 0 else self.seconds)
 
 
 def measure_ingestion(name: str, source: epath.PathLike, *, workers: int) -> Ingestion:

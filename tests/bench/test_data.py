@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import functools
 import json
+import re
 
 import pytest
 
@@ -26,8 +27,12 @@ def test_figures_are_printed_and_written(brief, tmp_path, capsys):
         assert row["data"] == "made up"
         assert row["ours_s"] > 0
         assert row["per_second"] == pytest.approx(1 / row["ours_s"])
-        assert line.startswith(f"{row['work']}: {row['per_second']:.4g} {row['unit']}s a second")
-        assert "music: made up" in line
+        assert line.startswith(f"{row['work']}: ")
+        assert line.endswith(" (music: made up)")
+    assert re.match(r"start a build, of one file: \d+\.\d\d s, 1 process \(music", lines[0])
+    for row, line in zip(rows[1:], lines[1:], strict=True):
+        assert f": {row['per_second']:.4g} {row['unit']}s a second, 1 process (" in line
+        assert f"({row['count']} {row['unit']}s in " in line
     assert rows[1]["count"] == 12
     assert rows[1]["ours_bytes"] > 2**24
 

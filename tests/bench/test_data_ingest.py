@@ -25,3 +25,5 @@ def test_the_start_does_not_count():
     report = Report("name", "folder", files=100)
     found = Ingestion(report, workers=2, seconds=3.0, start_seconds=1.0, peak_bytes=0)
     assert found.files_per_second == 50
+    busy = Ingestion(report, workers=2, seconds=2.0, start_seconds=3.0, peak_bytes=0)
+    assert busy.files_per_second == 50
