@@ -239,7 +239,10 @@ def run(config: Config, path: epath.PathLike, data_dir: epath.PathLike | None = 
         return validation.nll(lambda batch: evaluate(params, batch))
 
     log = hooks.MetricsFile(path / "metrics.jsonl", resumed)
-    print("compiling, which may take a minute", flush=True)
+    if resumed < config.steps:
+        print("compiling, which may take a minute", flush=True)
+    else:
+        print(f"finished before, at step {resumed}; a larger steps=... trains on", flush=True)
     if not resumed:
         log.write(0, validate(state.params))
     every, title = config.every, f"{config.system} {config.task}"

@@ -81,10 +81,13 @@ def test_what_a_run_leaves_behind(place, data):
     assert list((path / "tensorboard").glob("events.*"))
 
 
-def test_the_result_names_both_figures(place, data):
+def test_the_result_names_both_figures(place, data, capsys):
     """A run that is finished already only tells its result."""
     before = runs.folders(place / "lm")
     result = run(runs.config(), place / "lm", data)
+    said = capsys.readouterr().out
+    assert "finished before, at step 12" in said
+    assert "compiling" not in said
     nll = [line["validation_nll"] for line in lines(place / "lm") if "validation_nll" in line]
     assert (result.before, result.best) == (nll[0], min(nll))
     assert runs.folders(place / "lm") == before
