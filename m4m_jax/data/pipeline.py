@@ -7,6 +7,7 @@ a contiguous part of it, so that the hosts' batches put together in order are th
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
@@ -222,7 +223,7 @@ def batched(windows: Any, batch_size: int, host: int = 0, hosts: int = 1) -> Any
     """Return a host's part of each global batch of `batch_size` windows, by step.
 
     Raises:
-        M4MError: the batch does not divide among the hosts.
+        M4MError: the batch does not divide among the hosts, or is more than memory can hold.
     """
     if batch_size < 1:
         raise M4MError(f"a batch size of {batch_size} makes no batch; give 1 or more")
@@ -230,6 +231,7 @@ def batched(windows: Any, batch_size: int, host: int = 0, hosts: int = 1) -> Any
         raise M4MError(f"host {host} is not one of {hosts}")
     if batch_size % hosts:
         raise M4MError(f"a batch of {batch_size} windows does not divide among {hosts} hosts")
+    _check_memory(batch_size // hosts, windows[0])
     # Shares of a batch are cut out of the finished stream. Cut out of the songs, they would make
     # the order and the draws depend on the number of hosts.
     return windows.batch(batch_size // hosts)[host::hosts]
@@ -377,6 +379,23 @@ def _component_seed(seed: int, number: int) -> int:
     if not number:
         return seed
     return int(np.random.SeedSequence((seed, number)).generate_state(1, np.uint32)[0])
+
+
+def _check_memory(number: int, window: Mapping[str, Any]) -> None:
+    """Whether this machine can hold a batch of so many windows like this one.
+
+    It holds them twice for a moment: one by one, and put together.
+    """
+    need = 2 * number * sum(values.nbytes for values in window.values())
+    try:
+        there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, OSError, ValueError):  # not everywhere is there a way to ask
+        return
+    if need > there:
+        raise M4MError(
+            f"batch: {number} windows take {need / 1e9:,.0f} GB to put together, and this machine"
+            f" has {there / 1e9:,.0f} GB of memory; give a smaller batch"
+        )
 
 
 def _check(components: Sequence[Component], window: int, seed: int) -> None:
