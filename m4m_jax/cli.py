@@ -155,7 +155,9 @@ def data_build(
     ],
     source: Annotated[
         str | None,
-        typer.Option(metavar="DIR", help="Folder with the songs, or a .zip or .tar of it."),
+        typer.Option(
+            metavar="DIR", help="Folder with the songs, or (not nottingham) its .zip or .tar."
+        ),
     ] = None,
     data_dir: DataDir = None,
     config: Annotated[
@@ -163,7 +165,8 @@ def data_build(
         typer.Option(
             "--name",
             metavar="NAME",
-            help="Of a midi_folder: your own; of los_angeles: first_N; of pop909_cl: analysis.",
+            help="Of a midi_folder: your own (default: default); of los_angeles: first_N; of"
+            " pop909_cl: analysis.",
         ),
     ] = None,
     workers: Annotated[
@@ -192,6 +195,7 @@ def data_build(
     A build that was stopped goes on when it is started again.
     """
     from m4m_jax import datasets
+    from m4m_jax.datasets.builder import REPORT_FILE
     from m4m_jax.progress import progress_bar
 
     full = name if config is None else f"{name}/{config}"
@@ -204,13 +208,17 @@ def data_build(
                 workers=workers,
                 time_limit=time_limit,
                 progress=progress,
+                say=print,
                 runner=runner,
                 runner_options=[f"--{option}" for option in runner_option or ()],
             )
     except KeyboardInterrupt as error:
         raise _InterruptedError(str(error) or "interrupted") from None
+    directory = datasets.info(full, data_dir).directory
     print("\n".join(report.summary()))
-    print(datasets.info(full, data_dir).directory)
+    if report.rejected or report.notices:
+        print(f"  all of these, by file: {directory / REPORT_FILE}")
+    print(directory)
 
 
 @data_app.command("inspect")
@@ -241,7 +249,10 @@ def data_pack(
         list[str] | None,
         typer.Argument(metavar="KEY=VALUE", help="As for m4m train: window=192, seed=1, ..."),
     ] = None,
-    task: Annotated[str | None, typer.Option(metavar="TASK", help="The view of its songs.")] = None,
+    task: Annotated[
+        str | None,
+        typer.Option(metavar="TASK", help="The view of its songs; the same as task=TASK."),
+    ] = None,
     epochs: Annotated[
         float | None,
         typer.Option(help="How often each song comes up (default: 1, or as steps and batch say)."),
@@ -249,28 +260,36 @@ def data_pack(
     data_dir: DataDir = None,
     packed: Annotated[
         str | None,
-        typer.Option("--name", metavar="NAME", help="Of the packed data set (default: NAME-TASK)."),
+        typer.Option(
+            "--name",
+            metavar="NAME",
+            help="Of the packed data set (default: DATA-TASK-HASH, the hash of what is in it).",
+        ),
     ] = None,
 ) -> None:
     """Store the windows that a run reads, so that its hosts need not make them from songs."""
     from etils import epath
 
     from m4m_jax.config import change_config, load_config
-    from m4m_jax.data.supply import pack
+    from m4m_jax.data.supply import pack, pack_name, told
     from m4m_jax.datasets.store import default_data_dir
     from m4m_jax.progress import progress_bar
 
     if epochs is not None and epochs <= 0:
         raise M4MError(f"--epochs {epochs:g}: songs come up at least a part of once; give more")
-    told = [*(changes or ()), *([] if task is None else [f"task={task}"])]
+    given = list(changes or ())
+    if task is not None:
+        if any(text.startswith("task=") for text in given):
+            raise M4MError(f"--task {task} and task=... say the same thing; give one of them")
+        given.append(f"task={task}")
     if name.endswith((".yaml", ".yml")):
-        config = load_config(name, told)
+        config = load_config(name, given)
     else:
-        config = change_config({"data": name}, told, name)
-        if epochs is None and not any(text.startswith("steps=") for text in told):
+        config = change_config({"data": name}, given, name)
+        if epochs is None and not any(text.startswith("steps=") for text in given):
             epochs = 1.0
     root = default_data_dir() if data_dir is None else epath.Path(data_dir)
-    called = packed or f"{config.data.replace('/', '_')}-{config.task}"
+    called = packed or pack_name(config, epochs)
     with progress_bar("packing windows") as progress:
         about = pack(
             config,
@@ -280,7 +299,7 @@ def data_pack(
             progress=progress,
         )
     print("\n".join(about.summary))
-    print(", ".join(f"{count} {split} windows" for split, count in about.windows.items()))
+    print(told(config, about.windows))
     print(about.directory)
 
 
@@ -293,9 +312,6 @@ BenchMusic = Annotated[
     str | None,
     typer.Option("--data", metavar="DIR", help="Folder of MIDI files (default: songs made up)."),
 ]
-BenchWork = Annotated[
-    str | None, typer.Option("--work", metavar="NAME", help="One kind of work (default: all).")
-]
 BenchFile = Annotated[
     str | None, typer.Option("--json", metavar="FILE", help="Also write the figures as JSON.")
 ]
@@ -303,7 +319,17 @@ BenchFile = Annotated[
 
 @bench_app.command("train")
 def bench_train(
-    work: BenchWork = None, data: BenchMusic = None, json_file: BenchFile = None
+    work: Annotated[
+        str | None,
+        typer.Option(
+            "--work",
+            metavar="NAME",
+            help="chord-to-melody or others-to-drums, or either with -masked, on the masked encoder"
+            " (default: all four).",
+        ),
+    ] = None,
+    data: BenchMusic = None,
+    json_file: BenchFile = None,
 ) -> None:
     """Time training steps beside the PyTorch build (needs the extra convert)."""
     _bench("train", json_file, work=work, folder=data)
@@ -311,7 +337,16 @@ def bench_train(
 
 @bench_app.command("sample")
 def bench_sample(
-    work: BenchWork = None, data: BenchMusic = None, json_file: BenchFile = None
+    work: Annotated[
+        str | None,
+        typer.Option(
+            "--work",
+            metavar="NAME",
+            help="drums-to-others, the only one.",
+        ),
+    ] = None,
+    data: BenchMusic = None,
+    json_file: BenchFile = None,
 ) -> None:
     """Time sampling beside the PyTorch build (needs the extra convert)."""
     _bench("sample", json_file, work=work, folder=data)
@@ -319,7 +354,16 @@ def bench_sample(
 
 @bench_app.command("data")
 def bench_data(
-    work: BenchWork = None, data: BenchMusic = None, json_file: BenchFile = None
+    work: Annotated[
+        str | None,
+        typer.Option(
+            "--work",
+            metavar="NAME",
+            help="build, others-to-drums or continuation (default: all three).",
+        ),
+    ] = None,
+    data: BenchMusic = None,
+    json_file: BenchFile = None,
 ) -> None:
     """Measure how fast songs are read and windows are packed."""
     _bench("data", json_file, work=work, folder=data)

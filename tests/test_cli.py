@@ -19,6 +19,8 @@ import numpy as np
 import pytest
 
 from m4m_jax import datasets, pretrained
+from m4m_jax.bench import data as bench_data
+from m4m_jax.bench import works
 from m4m_jax.models.card import Card
 from m4m_jax.music import NoteTable, Track, midi_bytes, write_midi
 from m4m_jax.music.tasks import TASKS
@@ -76,7 +78,9 @@ HELP = {
     ("data", "build"): ["--source", "--data-dir", "--name", "--workers", "--time-limit"],
     ("data", "inspect"): ["--task", "--window", "--max-notes", "--batch", "--data-dir"],
     ("data", "pack"): ["--task", "--epochs", "--data-dir", "--name"],
-    ("bench", "data"): ["--data", "--json"],
+    ("bench", "train"): ["--work", "--data", "--json"],
+    ("bench", "sample"): ["--work", "--data", "--json"],
+    ("bench", "data"): ["--work", "--data", "--json"],
     ("train",): ["--out", "--data-dir"],
     ("generate",): ["--model", "--samples", "--temperature", "--top-k", "--top-p", "--plot"],
     ("convert", "to-flax"): ["--out", "--base", "--reference-base", "--task", "--max-notes"],
@@ -103,6 +107,17 @@ def test_help_of_a_command(help_texts, command):
 def test_help_names_every_task(help_texts):
     text = re.sub(r"-\s+", "-", help_texts["generate",])
     assert all(task in text for task in TASKS)
+
+
+def test_help_names_every_work(help_texts):
+    for kind, known in {
+        "train": [work.name for work in works.TRAINING if not work.name.endswith("-masked")],
+        "sample": [work.name for work in works.SAMPLING],
+        "data": ["build", *bench_data.TASKS],
+    }.items():
+        text = re.sub(r"-\s+", "-", help_texts["bench", kind])
+        assert all(name in text for name in known), kind
+    assert "-masked" in help_texts["bench", "train"]
 
 
 def commands_in(path: Path) -> list[str]:

@@ -13,7 +13,7 @@ from m4m_jax import datasets
 from m4m_jax.config import Config
 from m4m_jax.data import eligibility, packing, pipeline, stored
 from m4m_jax.data.packing import BLOCK, Size
-from m4m_jax.data.supply import SIZING_BATCHES, tasks_of
+from m4m_jax.data.supply import SIZING_BATCHES, suggesting, tasks_of
 from m4m_jax.music.simunote import by_name
 
 
@@ -40,12 +40,12 @@ class Packing:
 
     def lines(self) -> list[str]:
         """As text."""
-        table = [("", "not PAD", "distinct rows")]
+        table = [("stream", "tokens not PAD", "distinct rows")]
         for stream, share in self.distinct.items():
-            fill = f"{self.fill[stream]:.3f}" if stream in self.fill else ""
-            table.append((stream, fill, f"{share:.3f}"))
+            fill = f"{self.fill[stream]:.1%}" if stream in self.fill else ""
+            table.append((stream, fill, f"{share:.1%}"))
         lines = _columns(table)
-        table = [("rows", f"blocks of {BLOCK}", "batches")]
+        table = [("rows a batch", f"blocks of {BLOCK} tokens a batch", "share of batches")]
         for size, share in zip(self.sizes, self.taken, strict=True):
             table.append((str(size.rows), str(size.blocks), f"{share:.0%}"))
         lines += _columns(table)
@@ -55,7 +55,9 @@ class Packing:
             self.packed,
             strict=True,
         ):
-            lines.append(f"{what}: {part:.0f} of {whole} a batch, {whole / part:.1f} times fewer")
+            lines.append(
+                f"{what}: {part:.0f} a batch instead of {whole}, {whole / part:.1f} times fewer"
+            )
         return lines
 
 
@@ -103,7 +105,8 @@ def inspect(config: Config, data_dir: epath.PathLike | None = None) -> list[str]
     shown = ", ".join(f"{count} {split}" for split, count in info.splits.items())
     songs = datasets.open_split(config.data, "train", data_dir)
     found = eligibility.find(songs, task, songs.parts)
-    usable = found.long_enough(config.window)
+    with suggesting(config.data, task, data_dir):
+        usable = found.long_enough(config.window)
     windows = pipeline.stream(
         [pipeline.Component(songs, task, usable=usable)], window=config.window
     )

@@ -32,7 +32,7 @@ from m4m_jax.datasets.records import (
     write_records,
 )
 from m4m_jax.errors import M4MError
-from m4m_jax.files import atomic_path
+from m4m_jax.files import atomic_path, made_folder
 from m4m_jax.music.simunote import Vocabulary
 
 FORMAT = 1
@@ -186,9 +186,14 @@ def write(
 def _new_folder(target: epath.Path) -> Iterator[epath.Path]:
     """Give a folder to write to; a local one appears when it is whole."""
     if (target / FILE if not is_local(target) else target).exists():
-        raise M4MError(f"{target} is there already; remove it, or give another --name")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_path(target) if is_local(target) else contextlib.nullcontext(target) as folder:
+        raise M4MError(
+            f"{target} is there already; train with packed={target}, remove it, or give another"
+            " --name"
+        )
+    with (
+        made_folder(target.parent),
+        atomic_path(target) if is_local(target) else contextlib.nullcontext(target) as folder,
+    ):
         folder.mkdir(exist_ok=True)
         yield folder
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import hashlib
 import json
 import math
 import os
 import shlex
 from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +26,9 @@ from m4m_jax.music.tasks import Task, get_task
 
 SIZING_BATCHES = 48
 """How many batches the sizes of the packed arrays are chosen from."""
+
+LAID_OUT = ("pop909_cl/analysis",)
+"""Data sets whose songs are those of another, laid out for one task."""
 
 # What of a configuration says which windows there are, and how many.
 _VIEWED = {"compress", "vocabulary", "window", "pad_short", "pitch_shift", "seed"}
@@ -105,6 +111,23 @@ def train_windows(config: Config) -> int:
     return max(config.steps, SIZING_BATCHES) * config.batch
 
 
+@contextlib.contextmanager
+def suggesting(data: str, task: Task, data_dir: epath.PathLike | None) -> Iterator[None]:
+    """Where no song of a data set can be used for a task, name the one that is laid out for it.
+
+    Raises:
+        M4MError: as it came, with what else to use.
+    """
+    other = f"{data}/{task.name}"
+    try:
+        yield
+    except M4MError as error:
+        if other not in LAID_OUT:
+            raise
+        command = datasets.build_command(other, data_dir=data_dir)
+        raise M4MError(f"{error}; {other} is laid out for it: {command}") from error
+
+
 def supply(config: Config, data_dir: epath.PathLike | None = None) -> Supply:
     """The windows of a run.
 
@@ -126,7 +149,8 @@ def _from_songs(config: Config, data_dir: epath.PathLike | None) -> Supply:
 
     def component(part: Component, task: Task, name: str, split: str) -> pipeline.Component:
         songs = datasets.open_split(str(part.data), split, data_dir=data_dir)
-        usable = pipeline.usable_songs(songs, task, **shared)
+        with suggesting(str(part.data), task, data_dir):
+            usable = pipeline.usable_songs(songs, task, **shared)
         doing = "training" if split == "train" else "validating"
         lines.append(f"{doing} on {usable.summary()}" + (f" ({name})" if len(tasks) > 1 else ""))
         return pipeline.Component(songs, task, part.weight, songs.parts, usable)
@@ -185,6 +209,20 @@ def _enough(
     return found if split == "train" else found[:count]
 
 
+def pack_name(config: Config, epochs: float | None = None) -> str:
+    """What the packed windows of a run are called by default: `DATA-TASK-HASH`, or `mixture-HASH`.
+
+    The hash is of all that decides which windows there are, and how many, so that the windows of
+    another run are called otherwise. epochs: as for `pack`.
+    """
+    parts = config.components
+    first = f"{parts[0].data}-{parts[0].task}".replace("/", "_")
+    count = train_windows(config) if epochs is None else float(epochs)
+    windows = [view(config), count, validation_windows(config)]
+    digest = hashlib.sha256(json.dumps(windows, sort_keys=True).encode()).hexdigest()
+    return f"{'mixture' if len(parts) > 1 else first}-{digest[:8]}"
+
+
 def pack_command(
     config: Config,
     data_dir: epath.PathLike | None = None,
@@ -194,7 +232,7 @@ def pack_command(
 ) -> str:
     """The command line that packs the windows of a run; arguments as for `pack`.
 
-    directory: where to, if it is where the command line writes to; its own choice when `None`.
+    directory: where to, if it is where the command line writes to; its default when `None`.
     """
     fields = config.model_dump(mode="json", include=_PACKED_BY, exclude_defaults=True)
     if epochs is None:
@@ -205,9 +243,22 @@ def pack_command(
         words += ["--epochs", f"{epochs:g}"]
     if data_dir is not None:
         words += ["--data-dir", os.fspath(data_dir)]
-    if directory is not None:
-        words += ["--name", epath.Path(directory).parent.name]
-    return shlex.join(words)
+    name = pack_name(config, epochs) if directory is None else epath.Path(directory).parent.name
+    return shlex.join([*words, "--name", name])
+
+
+def told(config: Config, windows: Mapping[str, int]) -> str:
+    """What windows were packed, as text; windows: how many each split has."""
+    names = labels(config)
+    held = [
+        f"{windows[stored.held_out(number)]} for validation"
+        + (f" of {name}" if len(names) > 1 else "")
+        for number, name in enumerate(names)
+    ]
+    line = f"{windows['train']} windows for training, {', '.join(held)}"
+    if windows["train"] == SIZING_BATCHES * config.batch:
+        line += f"; a run reads {SIZING_BATCHES} batches at least"
+    return line
 
 
 def pack(

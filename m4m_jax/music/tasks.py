@@ -75,5 +75,7 @@ def get_task(name: str) -> Task:
     if name in TASKS:
         return TASKS[name]
     near = difflib.get_close_matches(name, TASKS, n=1)
-    hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(TASKS)}"
+    near = near or [task for task in TASKS if name in task.split("-")]
+    meant = " or ".join(map(repr, near))
+    hint = f"did you mean {meant}?" if near else f"there are {', '.join(TASKS)}"
     raise M4MError(f"no task {name!r}; {hint}")

@@ -60,10 +60,15 @@ def test_inspect_prints_what_there_is(built, capsys):
     assert text.startswith(f"midi_folder/default: 24 songs ({splits['train']} train, ")
     assert f"{128 * splits['train']} steps in training songs, 128 in the median one" in text
     assert "windows of 48 steps, N = 8, batches of 4" in text
-    for line in (r"reference +0\.\d{3} +0\.\d{3}", r" both +0\.\d{3}", r"rows +blocks of 64 +bat"):
+    for line in (
+        r"stream +tokens not PAD +distinct rows",
+        r"reference +\d+\.\d% +\d+\.\d%",
+        r" both +\d+\.\d%",
+        r"rows a batch +blocks of 64 tokens a batch +share of batches",
+        r"rows of the local encoder: \d+ a batch instead of 384, \d+\.\d times fewer",
+        r"tokens of the local decoder: \d+ a batch instead of 3072, \d+\.\d times fewer",
+    ):
         assert re.search(line, text), line
-    assert re.search(r"rows of the local encoder: \d+ of 384 a batch, \d+\.\d times fewer", text)
-    assert "of 3072 a batch" in text
     assert _run(["data", "inspect", "midi_folder", *options]) == 0
     text = capsys.readouterr().out
     assert "reference" not in text
@@ -92,9 +97,27 @@ def test_packing_by_a_configuration_file(built, tmp_path, capsys):
     assert _run(["data", "pack", str(file), "seed=4", "--data-dir", str(built)]) == 0
     about = stored.read_about(Path(capsys.readouterr().out.splitlines()[-1]))
     assert about.windows["train"] == 240
-    assert about.directory.parent.name == "midi_folder-chord-to-melody"
+    assert re.fullmatch("midi_folder-chord-to-melody-[0-9a-f]{8}", about.directory.parent.name)
     config = make_config(FIELDS | {"seed": 4}, "the test")
     assert about.view == supply.view(config)
+
+
+def test_what_was_packed_is_said_plainly(built, tmp_path, capsys):
+    parts = "mixture=[{task: copy}, {task: continuation, target: track-0, reference: all}]"
+    words = ["window=48", "batch=2", "validation_batches=2", "steps=3", "--data-dir", str(built)]
+    assert _run(["data", "pack", "midi_folder", *words, "task=copy"]) == 0
+    said = capsys.readouterr().out.splitlines()[-2:]
+    assert said[0] == ("96 windows for training, 4 for validation; a run reads 48 batches at least")
+    assert _run(["data", "pack", "midi_folder", *words, "--task", "copy"]) == 2
+    assert f"train with packed={said[1]}" in capsys.readouterr().err
+    assert _run(["data", "pack", "midi_folder", *words, "task=copy", "--task", "harmonize"]) == 2
+    assert "give one of them" in capsys.readouterr().err
+    assert _run(["data", "pack", "midi_folder", *words, "steps=50", parts]) == 0
+    said = capsys.readouterr().out.splitlines()[-2]
+    assert said == (
+        "100 windows for training, 2 for validation of copy/midi_folder,"
+        " 2 for validation of continuation/midi_folder"
+    )
 
 
 def test_an_epoch_is_packed_unless_steps_are_given(built, capsys):
@@ -111,8 +134,11 @@ def test_an_epoch_is_packed_unless_steps_are_given(built, capsys):
     ("words", "wanted"),
     [
         (["inspect", "midi_folder", "--task", "copie"], "did you mean 'copy'"),
+        (["pack", "midi_folder", "--task", "copie"], "did you mean 'copy'"),
+        (["inspect", "midi_folder", "--batch", "1000000000", "--window", "48"], "smaller batch"),
+        (["pack", "midi_folder", "batch=0", "--task", "copy"], "batch: 0 is too small"),
         (["inspect", "midi_folder/none"], "has not been built"),
-        (["pack", "midi_folder"], "task: Field required"),
+        (["pack", "midi_folder"], "task is not given; add task=..."),
         (["pack", "midi_folder", "sed=3"], "the nearest known one is seed"),
         (["pack", "none.yaml"], "there is no such configuration file"),
     ],

@@ -207,11 +207,24 @@ def test_the_command_for_an_own_set_makes_what_the_run_reads(built, tmp_path):
     with pytest.raises(SystemExit) as done:
         main(shlex.split(str(error.value).split("own: m4m ")[1]))
     assert done.value.code == 0
-    place = built / "packed" / "midi_folder_a-chord-to-melody" / "1.0.0"
+    place = built / "packed" / supply.pack_name(run) / "1.0.0"
     assert len(supply.supply(run.model_copy(update={"packed": str(place)})).train) == 320
     about = supply.pack(config(), tmp_path / "epochs", built, epochs=2.5)
     assert " --epochs 2.5 " in about.command
     assert "steps" not in about.command
+
+
+def test_windows_that_differ_go_by_other_names():
+    changes = [{}, {"seed": 6}, {"steps": 60}, {"steps": 70}, {"validation_batches": 4}]
+    changes += [{"window": 64}, {"data": "midi_folder/b"}, {"task": "copy"}, {"reference": "all"}]
+    names = [supply.pack_name(config(**change)) for change in changes]
+    names += [supply.pack_name(config(), epochs) for epochs in (1, 2.5)]
+    names += [supply.pack_name(config(mixture=parts)) for parts in (MIXTURE, MIXTURE[:2])]
+    assert len(set(names)) == len(names)
+    assert names[0].startswith("midi_folder_a-chord-to-melody-")
+    assert names[-1].startswith("mixture-")
+    assert supply.pack_name(config(dropout=0.2, packed="x")) == names[0]
+    assert supply.pack_name(config(), 1.0) == supply.pack_name(config(), 1)
 
 
 def test_a_place_that_is_taken_is_left_alone(built, tmp_path):

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from m4m_jax import datasets
+from m4m_jax.cli import _run
 from m4m_jax.datasets import midi_files, record, store
 from m4m_jax.errors import M4MError
 from m4m_jax.music import Track, read_midi, write_midi
@@ -151,10 +152,13 @@ def test_a_parser_that_crashes_or_hangs_costs_only_its_file(folder, tmp_path, mo
 def test_progress_reaches_the_end(folder, tmp_path):
     seen = []
     datasets.build("midi_folder", folder, tmp_path, workers=2, progress=lambda *a: seen.append(a))
-    assert [done for done, _ in seen] == sorted(done for done, _ in seen)
-    # Files to be read, and then songs to be written.
-    assert seen[0] == (1, 40)
-    assert seen[-1] == (40, 40)
+    read = [(done, total) for done, total, stage in seen if stage == "files read"]
+    written = [(done, total) for done, total, stage in seen if stage == "songs written"]
+    assert seen == [(*r, "files read") for r in read] + [(*w, "songs written") for w in written]
+    assert read == [(done, 20) for done in range(1, 21)]
+    assert [done for done, _ in written] == sorted(done for done, _ in written)
+    assert {total for _, total in written} == {20}
+    assert written[-1] == (20, 20)
 
 
 def test_building_again_replaces(folder, tmp_path):
@@ -167,8 +171,36 @@ def test_building_again_replaces(folder, tmp_path):
 
 def test_a_data_dir_that_cannot_be_written(folder, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(M4MError, match="cannot be written"):
-        datasets.build("midi_folder", folder, tmp_path / "file" / "data", workers=1)
+    for place in (tmp_path / "file", tmp_path / "file" / "data"):
+        with pytest.raises(M4MError, match="cannot be written") as error:
+            datasets.build("midi_folder", folder, place, workers=1)
+        assert one_line(error).startswith(f"{place}: ")
+        assert one_line(error).endswith("give another --data-dir")
+
+
+def test_a_build_that_fails_leaves_no_folder(folder, tmp_path):
+    (tmp_path / "text.mid").write_text("no music")
+    for source in (tmp_path / "missing", tmp_path / "text.mid"):
+        with pytest.raises(M4MError):
+            datasets.build("midi_folder", source, tmp_path / "new" / "data", workers=1)
+        assert not (tmp_path / "new").exists()
+    (tmp_path / "there").mkdir()
+    with pytest.raises(M4MError):
+        datasets.build("midi_folder", tmp_path / "missing", tmp_path / "there", workers=1)
+    assert (tmp_path / "there").is_dir()
+
+
+def test_the_report_is_named_where_files_are_left_out(folder, tmp_path, capsys):
+    words = ["data", "build", "midi_folder", "--source", str(folder), "--workers", "1"]
+    words += ["--data-dir", str(tmp_path / "data")]
+    assert _run(words) == 0
+    assert "report.json" not in capsys.readouterr().out
+    (folder / "text.mid").write_text("no music")
+    assert _run(words) == 0
+    lines = capsys.readouterr().out.splitlines()[-3:]
+    directory = tmp_path / "data" / "midi_folder" / "default" / "1.0.0"
+    assert lines[0].startswith("  unreadable: 1 (such as text.mid: ")
+    assert lines[1:] == [f"  all of these, by file: {directory / 'report.json'}", str(directory)]
 
 
 def test_folders_side_by_side(folder, tmp_path):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from m4m_jax import datasets
+from m4m_jax.cli import _run
 from m4m_jax.music import NoteTable, Track, get_task, read_midi, select, write_midi
 from tests.datasets.music import song
 
@@ -96,3 +97,15 @@ def test_with_beats_it_is_laid_out_for_analysis(source, tmp_path):
         assert len(labels.notes) == len(chords) + len(select(after, "beats", names=parts).notes)
         assert after.length == before.table.length
         assert after.off_grid == before.table.off_grid
+
+
+def test_a_task_that_wants_beats_is_pointed_to_them(source, tmp_path, capsys):
+    datasets.build("pop909_cl", source, tmp_path, workers=1)
+    wanted = f"m4m data build pop909_cl --source DIR --name analysis --data-dir {tmp_path}\n"
+    for command in (["inspect", "pop909_cl"], ["pack", "pop909_cl", "window=48"]):
+        assert _run(["data", *command, "--task", "analysis", "--data-dir", str(tmp_path)]) == 2
+        error = capsys.readouterr().err
+        assert "no such part" in error
+        assert error.endswith(f"; pop909_cl/analysis is laid out for it: {wanted}")
+    assert _run(["data", "inspect", "pop909_cl", "--task", "copie", "--data-dir", str(tmp_path)])
+    assert "analysis" not in capsys.readouterr().err
