@@ -265,7 +265,7 @@ LIGHT = {
         ["train", "lm.yaml", "learning_rate=1"],
         ["key learning_rate;", "is optimizer.learning_rate\n"],
     ),
-    "a value out of range": (["train", "lm.yaml", "batch=-1"], ["batch", "greater than 0"]),
+    "a value out of range": (["train", "lm.yaml", "batch=-1"], ["batch", "more than 0"]),
     "no value": (["train", "lm.yaml", "batch"], ["'batch'", "key=value"]),
     "no such preset": (["train", "lm.yaml", "preset=huge"], ["'huge'", "small"]),
     "no base": (["train", "lm.yaml", "system=cross"], ["base=DIR"]),
