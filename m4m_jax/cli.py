@@ -404,6 +404,9 @@ def train(
         typer.Option("--out", "-o", metavar="DIR", help="The run's directory (default: runs/...)."),
     ] = None,
     data_dir: DataDir = None,
+    all_hosts: Annotated[
+        bool, typer.Option("--all-hosts", help="Let all hosts tell, not only the first.")
+    ] = False,
 ) -> None:
     """Train a language model or an adapter; goes on by itself where a run stopped."""
     from m4m_jax.config import load_config, run_name
@@ -412,10 +415,12 @@ def train(
     path = out or f"runs/{run_name(config, changes or ())}"
     _quiet_libraries()
     from m4m_jax.training.run import run
+    from m4m_jax.training.telling import quiet_unless, tells
 
-    result = run(settings, path, data_dir)
-    print(f"validation NLL {result.before:.4f} -> {result.best:.4f} nats a token")
-    print(result.path)
+    with quiet_unless(tells(all_hosts)):
+        result = run(settings, path, data_dir, all_hosts=all_hosts)
+        print(f"validation NLL {result.before:.4f} -> {result.best:.4f} nats a token")
+        print(result.path)
 
 
 @app.command()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import difflib
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal, get_args
 
@@ -38,6 +39,26 @@ def _devices(number: int) -> int:
 
 
 Devices = Annotated[int, pydantic.AfterValidator(_devices)]
+
+
+def _few_steps(text: Any) -> str:
+    found = re.fullmatch(r"(\d+)\.\.(\d+)", str(text))
+    if found is None:
+        raise ValueError(f"{text!r} is no range of steps; write FIRST..LAST, such as 100..105")
+    first, last = map(int, found.groups())
+    if not 1 <= first <= last:
+        raise ValueError(f"{text} has no steps; they count from 1, and the first comes first")
+    if last - first >= MAX_PROFILED:
+        raise ValueError(
+            f"{text} are {last - first + 1} steps; {MAX_PROFILED} at most, or nothing can open it"
+        )
+    return str(text)
+
+
+MAX_PROFILED = 100
+"""Steps that a profile may have: each adds megabytes to one file."""
+
+FewSteps = Annotated[str, pydantic.BeforeValidator(_few_steps)]
 
 
 class Section(pydantic.BaseModel):
@@ -167,6 +188,7 @@ class Config(Section):
     precision: what the arithmetic is done in; parameters stay float32.
     keep: how many of the best checkpoints are kept beside the latest.
     mesh: device mesh by axis; -1 takes all devices that are left.
+    profile: steps that JAX's profiler records, FIRST..LAST.
     """
 
     system: System = "lm"
@@ -202,6 +224,7 @@ class Config(Section):
     keep: Positive = 10
     mesh: dict[Literal["data", "fsdp", "tensor"], Devices] = {"data": -1}
     seed: Annotated[int, pydantic.Field(ge=0, lt=2**32)] = 0
+    profile: FewSteps | None = None
 
     @pydantic.field_validator("size", mode="before")
     @classmethod
@@ -246,6 +269,8 @@ class Config(Section):
                 )
         if self.batch % self.accumulate:
             raise ValueError(f"batch {self.batch} does not divide into {self.accumulate} parts")
+        if self.profiled and self.profiled[-1] > self.steps:
+            raise ValueError(f"profile {self.profile} goes past the last step, {self.steps}")
         ratio = max(self.compress.reference, self.compress.target)
         if self.window % ratio:
             raise ValueError(f"window {self.window} is no multiple of the compression {ratio}")
@@ -262,6 +287,12 @@ class Config(Section):
             return Component(**({"data": self.data} | view | given))
 
         return tuple(map(whole, self.mixture or (Component(),)))
+
+    @property
+    def profiled(self) -> range:
+        """The steps that are profiled."""
+        first, last = map(int, (self.profile or "1..0").split(".."))
+        return range(first, last + 1)
 
     @property
     def bases(self) -> tuple[str, ...]:

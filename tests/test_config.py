@@ -361,3 +361,28 @@ def test_a_mixture_on_the_command_line(file):
     config = load_config(file, ["mixture=[{weight: 2}, {data: midi_folder/b}]"])
     assert [part.data for part in config.components] == ["nottingham", "midi_folder/b"]
     assert config.components[0].weight == 2
+
+
+@pytest.mark.parametrize(
+    ("given", "wanted"),
+    [
+        ("profile=5", "profile: 5 is no range of steps; write FIRST..LAST, such as 100..105"),
+        ("profile=5-7", "profile: '5-7' is no range of steps"),
+        ("profile=5..", "profile: '5..' is no range of steps"),
+        ("profile=7..5", "profile: 7..5 has no steps"),
+        ("profile=0..5", "profile: 0..5 has no steps; they count from 1"),
+        ("profile=1..101", "profile: 1..101 are 101 steps; 100 at most"),
+        ("profile=60000..60001", "profile 60000..60001 goes past the last step, 60000"),
+    ],
+)
+def test_profiles_that_make_no_sense(file, given, wanted):
+    assert wanted in refused(file, given)
+
+
+def test_a_profile_is_of_its_first_and_last_step_too(file, tmp_path):
+    config = load_config(file, ["profile=100..105"])
+    assert list(config.profiled) == [100, 101, 102, 103, 104, 105]
+    assert not load_config(file).profiled
+    saved = tmp_path / "config.yaml"
+    saved.write_text(yaml.safe_dump(config.model_dump(mode="json")))
+    assert load_config(saved) == config

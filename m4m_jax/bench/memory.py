@@ -1,6 +1,16 @@
-"""The most memory that a process holds."""
+"""The memory that a process holds."""
 
 from __future__ import annotations
+
+
+def host_bytes(figure: str) -> int | None:
+    """A figure of Linux about this process, such as VmRSS, in bytes; None on other systems."""
+    try:
+        with open("/proc/self/status") as file:
+            (line,) = (line for line in file if line.startswith(f"{figure}:"))
+    except (OSError, ValueError):
+        return None
+    return int(line.split()[1]) * 1024
 
 
 class HostMemory:
@@ -16,9 +26,4 @@ class HostMemory:
 
     def peak_bytes(self) -> int | None:
         """Bytes since then, or since the process began; None where the system does not tell."""
-        try:
-            with open("/proc/self/status") as file:
-                (line,) = (line for line in file if line.startswith("VmHWM"))
-        except (OSError, ValueError):
-            return None
-        return int(line.split()[1]) * 1024
+        return host_bytes("VmHWM")

@@ -34,34 +34,10 @@ class Validation:
     def after(self, step: int, state: TrainState, metrics: Metrics) -> None:
         """Validate where a multiple of `every`, or the end, is reached."""
         if step % self.every == 0 or step == self.last:
+            jax.block_until_ready(state)  # the validation waits for that anyway
+            began = time.monotonic()
             metrics.update(self.validate(state.params))
-
-    def close(self) -> None:
-        """Nothing to do."""
-
-
-class Rates:
-    """Turns metrics into numbers every so many steps, and adds steps and tokens a second."""
-
-    def __init__(self, every: int):
-        self.every = every
-        self.since, self.steps = time.monotonic(), 0
-        self.tokens: list[Any] = []
-
-    def after(self, step: int, state: TrainState, metrics: Metrics) -> None:
-        """Fetch the step's figures, which waits for the device."""
-        self.steps += 1
-        self.tokens.append(metrics["tokens"])
-        if step % self.every and METRIC not in metrics:
-            return
-        metrics.update(jax.device_get(metrics))
-        for name, value in metrics.items():
-            metrics[name] = int(value) if name == "tokens" else float(value)
-        now = time.monotonic()
-        metrics["steps_per_second"] = self.steps / (now - self.since)
-        metrics["tokens_per_second"] = sum(map(int, self.tokens)) / (now - self.since)
-        metrics["logged"] = True
-        self.since, self.steps, self.tokens = now, 0, []
+            metrics["validation_seconds"] = time.monotonic() - began
 
     def close(self) -> None:
         """Nothing to do."""
@@ -112,11 +88,12 @@ class SaveCheckpoints:
 class MetricsFile:
     """Adds the fetched figures to `metrics.jsonl`, a line a step.
 
-    Files in buckets cannot be appended to, so there the whole file is written each time.
+    Files in buckets cannot be appended to, so there the whole file is written each time. A host
+    that does not tell (`writes` false) keeps the lines to itself.
     """
 
-    def __init__(self, path: epath.Path, resumed: int):
-        self.path, self.written = path, list[str]()
+    def __init__(self, path: epath.Path, resumed: int, writes: bool = True):
+        self.path, self.writes, self.written = path, writes, list[str]()
         if path.exists():  # a resumed run writes the steps past its checkpoint again
             # The last line may be cut off, if that is where the run stopped.
             whole = [text for text in path.read_text().splitlines() if text.endswith("}")]
@@ -126,6 +103,8 @@ class MetricsFile:
             self._write_all()
 
     def _write_all(self) -> None:
+        if not self.writes:
+            return
         with atomic_path(self.path) as temporary:
             temporary.write_text("".join(text + "\n" for text in self.written))
 
@@ -138,9 +117,9 @@ class MetricsFile:
         self.written.append(json.dumps({"step": step} | metrics))
         if "://" in os.fspath(self.path):
             self._write_all()
-            return
-        with self.path.open("a") as file:
-            file.write(self.written[-1] + "\n")
+        elif self.writes:
+            with self.path.open("a") as file:
+                file.write(self.written[-1] + "\n")
 
     def after(self, step: int, state: TrainState, metrics: Metrics) -> None:
         """Write a line where figures were fetched."""
@@ -152,10 +131,10 @@ class MetricsFile:
 
 
 class TensorBoard:
-    """Writes the fetched figures where TensorBoard finds them; into a bucket, at the end."""
+    """Writes the fetched figures where TensorBoard finds them; into a bucket, once a minute."""
 
     def __init__(self, path: epath.Path):
-        self.path, self.folder = path, None
+        self.path, self.folder, self.copied = path, None, time.monotonic()
         if "://" in os.fspath(path):
             self.folder = tempfile.TemporaryDirectory()
         self.writer = SummaryWriter(str(path) if self.folder is None else self.folder.name)
@@ -166,12 +145,19 @@ class TensorBoard:
             for name, value in metrics.items():
                 if name != "logged":
                     self.writer.add_scalar(name, value, step)
+            if self.folder is not None and time.monotonic() - self.copied > 60:
+                self.writer.flush()
+                self._copy()
+
+    def _copy(self) -> None:
+        if self.folder is not None:
+            copy_tree(epath.Path(self.folder.name), self.path)
+        self.copied = time.monotonic()
 
     def close(self) -> None:
         """Finish the file."""
         self.writer.close()
-        if self.folder is not None:
-            copy_tree(epath.Path(self.folder.name), self.path)
+        self._copy()
 
 
 class Console:
@@ -195,10 +181,7 @@ class Console:
         if METRIC in metrics:
             self.shown = f"  validation {metrics[METRIC]:.3f}"
         if "logged" in metrics:
-            figures = (
-                f"nll {metrics['nll']:.3f}{self.shown}  {metrics['steps_per_second']:.2f} steps/s  "
-                f"{metrics['tokens_per_second']:.0f} tokens/s"
-            )
+            figures = f"nll {metrics['nll']:.3f}{self.shown}{_speed(metrics)}"
             if not self.bar.console.is_terminal:
                 print(f"{self.title} {step}/{self.total}  {figures}", flush=True)
                 self.shown = ""
@@ -209,3 +192,12 @@ class Console:
         """Leave the bar as it stands."""
         if self.bar.console.is_terminal:
             self.bar.stop()
+
+
+def _speed(metrics: Metrics) -> str:
+    """Steps and tokens a second, and how well the chips are used, as far as these are known."""
+    if "step_seconds" not in metrics:
+        return ""
+    steps, tokens = 1 / metrics["step_seconds"], metrics["tokens_per_second"]
+    used = f"  {metrics['utilization']:.0%} of peak" if "utilization" in metrics else ""
+    return f"  {steps:.2f} steps/s  {tokens:.0f} tokens/s{used}"

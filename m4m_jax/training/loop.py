@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
+import jax
 from jax import Array
 
 from m4m_jax.data.packing import PackedBatch
@@ -34,12 +36,21 @@ def train(
     steps: int,
     hooks: Sequence[Hook] = (),
 ) -> TrainState:
-    """Train until step number `steps`."""
+    """Train until step number `steps`.
+
+    The metrics that hooks see are the step's, and `input_wait_seconds`, for which it waited for its
+    batch.
+    """
     try:
         for number in range(int(state.step) + 1, steps + 1):
-            state, metrics = step_fn(base, state, next(batches), hyper, key)
+            with jax.profiler.StepTraceAnnotation("train", step_num=number):
+                began = time.monotonic()
+                batch = next(batches)
+                waited = time.monotonic() - began
+                state, metrics = step_fn(base, state, batch, hyper, key)
+            figures = {**metrics, "input_wait_seconds": waited}
             for hook in hooks:
-                hook.after(number, state, metrics)
+                hook.after(number, state, figures)
     finally:
         for hook in hooks:
             hook.close()

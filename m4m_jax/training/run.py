@@ -32,11 +32,15 @@ from m4m_jax.music.tasks import Task
 from m4m_jax.pretrained import METRIC, Model
 from m4m_jax.training import hooks, sharding
 from m4m_jax.training.checkpoints import Checkpoints
+from m4m_jax.training.counted import CountedStep
 from m4m_jax.training.feed import Feed, HeldOut, placed
 from m4m_jax.training.loop import Hook, train
 from m4m_jax.training.optim import Hyper, Schedule
+from m4m_jax.training.profiling import Profile
+from m4m_jax.training.rates import Rates
 from m4m_jax.training.state import init_state, split
 from m4m_jax.training.step import make_evaluation, make_step
+from m4m_jax.training.telling import own, tells
 
 
 def task_of(config: Config) -> Task:
@@ -149,7 +153,7 @@ class Result:
     best: float
 
 
-_MAY_CHANGE = ("steps", "every", "keep", "packed")
+_MAY_CHANGE = ("steps", "every", "keep", "packed", "profile")
 
 
 def described(config: Config, windows: Supply) -> dict[str, Any]:
@@ -197,8 +201,17 @@ def settle(config: Config, card: Card, path: epath.Path) -> None:
         temporary.write_text(yaml.safe_dump(now, sort_keys=False))
 
 
-def run(config: Config, path: epath.PathLike, data_dir: epath.PathLike | None = None) -> Result:
-    """Train by a configuration in the directory `path`, or go on where a run there stopped."""
+def run(
+    config: Config,
+    path: epath.PathLike,
+    data_dir: epath.PathLike | None = None,
+    *,
+    all_hosts: bool = False,
+) -> Result:
+    """Train by a configuration in the directory `path`, or go on where a run there stopped.
+
+    all_hosts: whether all hosts write their figures, in files of their own, or only the first.
+    """
     path, task, mesh = epath.Path(path), task_of(config), sharding.make_mesh(config.mesh)
     parts = config.accumulate * sharding.shards(mesh)
     if config.batch % parts:
@@ -238,7 +251,9 @@ def run(config: Config, path: epath.PathLike, data_dir: epath.PathLike | None = 
     def validate(params: Any) -> dict[str, float]:
         return validation.nll(lambda batch: evaluate(params, batch))
 
-    log = hooks.MetricsFile(path / "metrics.jsonl", resumed)
+    telling = tells(all_hosts)
+    figures_file = path / "metrics.jsonl"
+    log = hooks.MetricsFile(own(figures_file) if telling else figures_file, resumed, telling)
     if resumed < config.steps:
         print("compiling, which may take a minute", flush=True)
     else:
@@ -248,16 +263,20 @@ def run(config: Config, path: epath.PathLike, data_dir: epath.PathLike | None = 
     every, title = config.every, f"{config.system} {config.task}"
     after: list[Hook] = [
         hooks.Validation(validate, every.validation, config.steps),
-        hooks.Rates(every.log),
+        Rates(every.log),
         hooks.StopAtNaN(checkpoints, every.checkpoint),
         log,
-        hooks.TensorBoard(path / "tensorboard"),
-        hooks.Console(title, resumed, config.steps),
-        hooks.SaveCheckpoints(checkpoints, batches.get_state, every.checkpoint, config.steps),
     ]
+    if telling:
+        board = own(path / "tensorboard")
+        after += [hooks.TensorBoard(board), hooks.Console(title, resumed, config.steps)]
+        after += [Profile(board, config.profiled, resumed)] if config.profiled else []
+    after.append(
+        hooks.SaveCheckpoints(checkpoints, batches.get_state, every.checkpoint, config.steps)
+    )
     key = jax.random.key(config.seed)
     train(
-        step,
+        CountedStep(step),
         base,
         state,
         placed(batches, mesh),

@@ -69,7 +69,7 @@ def test_what_a_run_leaves_behind(place, data):
     assert validated[12] < validated[0] - 0.3
     for line in log[1:]:
         assert line["tokens"] > 0
-        assert line["steps_per_second"] > 0
+        assert line["step_seconds"] > 0
         assert line["tokens_per_second"] > 0
         assert 0 < line["learning_rate"] <= 1e-2
     config = load_config(path / "config.yaml")
@@ -183,7 +183,7 @@ def test_a_step_is_compiled_once(data, tmp_path, monkeypatch):
 
     def watched(step, *args, **kwargs):
         train(step, *args, **kwargs)
-        compiled.append(step._cache_size())
+        compiled.append(step.step._cache_size())
 
     train = module.train
     monkeypatch.setattr(module, "train", watched)
