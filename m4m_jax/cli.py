@@ -500,6 +500,71 @@ def generate(
         print(written_to)
 
 
+@app.command()
+def evaluate(
+    task: Annotated[str, typer.Argument(metavar="TASK", help="As for m4m generate.")],
+    out: Annotated[
+        str, typer.Option("--out", "-o", metavar="DIR", help="The folder of the report.")
+    ],
+    generated: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=DIR",
+            help="A folder of MIDI files to judge, STEM.mid or STEM_k.mid; repeatable.",
+        ),
+    ] = None,
+    truth: Annotated[
+        str | None, typer.Option(metavar="DIR", help="A folder of the songs, STEM.mid.")
+    ] = None,
+    data: Annotated[
+        str | None, typer.Option(metavar="NAME", help="A data set of the songs, instead.")
+    ] = None,
+    split: Annotated[str, typer.Option(metavar="SPLIT", help="Of the data set.")] = "test",
+    data_dir: DataDir = None,
+    target_part: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="PART",
+            help="The part of the folders' files that is judged, or NAME=PART for one of them"
+            " (default: what m4m generate wrote, or else as in the songs).",
+        ),
+    ] = None,
+    reference: Annotated[
+        str | None, typer.Option(metavar="PART", help="Of the songs (default: the task's).")
+    ] = None,
+    target: Annotated[
+        str | None, typer.Option(metavar="PART", help="Of the songs (default: the task's).")
+    ] = None,
+    prompt: Annotated[
+        int, typer.Option(min=0, help="Steps of the song's own target kept; they are not judged.")
+    ] = 0,
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="Judge so much of each song (default: all).")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Judge the first songs only.")] = None,
+) -> None:
+    """Judge what was written to songs: a report with figures, pictures and sound."""
+    from m4m_jax.evaluation import command, table
+    from m4m_jax.music import get_task
+
+    get_task(task)
+    _quiet_libraries()
+    judged = command.evaluate(
+        task,
+        out,
+        command.source(truth, data, split, data_dir),
+        generated or (),
+        target_part=target_part or (),
+        reference=reference,
+        target=target,
+        prompt=prompt,
+        steps=steps,
+        limit=limit,
+    )
+    table.show(judged)
+    print(out)
+
+
 @convert_app.callback()
 def _start_convert() -> None:
     """Convert weights from and to PyTorch."""

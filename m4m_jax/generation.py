@@ -12,7 +12,7 @@ from m4m_jax.music.compression import compress_rows, stretch
 from m4m_jax.music.inspect import select_notes
 from m4m_jax.music.notes import STEP, TRACK, NoteTable, Track, write_midi
 from m4m_jax.music.simunote import Vocabulary, from_rows, from_tokens, to_rows, to_tokens
-from m4m_jax.music.tasks import UNKNOWN, get_task
+from m4m_jax.music.tasks import UNKNOWN, get_task, written_name
 from m4m_jax.plot import piano_roll
 from m4m_jax.pretrained import Model
 from m4m_jax.sampling.sampler import well_formed
@@ -101,9 +101,9 @@ def generate(
         top_p=top_p,
         allowed=well_formed(vocabulary, _allowed(programs)),
     )
-    given, (_, _, label) = without_silent_tracks(given), card.task.partition("-to-")
+    given, label = without_silent_tracks(given), written_name(card.task)
     return [
-        (given, as_tracks(rows, song, label or "generated", vocabulary, ratio=ratio, steps=steps))
+        (given, as_tracks(rows, song, label, vocabulary, ratio=ratio, steps=steps))
         for rows in written
     ]
 

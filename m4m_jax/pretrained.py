@@ -277,7 +277,7 @@ def _as_tuple(base: Bases) -> tuple[OneBase, ...]:
 
 
 def _base(named: Base, given: OneBase | None, path: epath.Path) -> LM:
-    one = given if given is not None else _named_path(named, path)
+    one = given if given is not None else base_path(named, path)
     lm, where = _lm(one), "the given base" if isinstance(one, Model) else one
     if fingerprint(lm) != named.fingerprint:
         raise M4MError(
@@ -298,7 +298,9 @@ def _lm(given: OneBase) -> LM:
     return system
 
 
-def _named_path(named: Base, path: epath.Path) -> epath.Path:
+def base_path(named: Base, path: epath.PathLike) -> epath.Path:
+    """Where the base is that an adapter's directory at `path` names; M4MError where it is not."""
+    path = epath.Path(path)
     where = named.path if "://" in named.path else os.path.normpath(path / named.path)
     if not epath.Path(where).exists():
         raise M4MError(

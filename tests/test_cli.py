@@ -91,6 +91,7 @@ HELP = {
     ("convert", "inspect"): [],
     ("convert", "verify"): ["--base", "--midi", "--steps", "--task", "--max-notes"],
     ("quickstart",): ["--out"],
+    ("evaluate",): ["--generated", "--truth", "--data", "--split", "--target-part", "--limit"],
 }
 
 

@@ -34,7 +34,7 @@ def pitch_roll(notes: np.ndarray, length: int) -> np.ndarray:
 def class_roll(notes: np.ndarray, length: int) -> np.ndarray:
     """Which pitch classes sound at each step, drums aside, bool [length, 12]."""
     roll = np.pad(pitch_roll(pitched(notes), length), [(0, 0), (0, 4)])
-    return roll.reshape(length, 11, 12).any(axis=1)
+    return np.logical_or.reduce(roll.reshape(length, 11, 12), axis=1)
 
 
 def bar_lines(song: NoteTable) -> np.ndarray:
@@ -65,6 +65,13 @@ def from_step(table: NoteTable, step: int) -> NoteTable:
         tempos=_last_at_each_step(tempos),
         meters=_last_at_each_step(meters),
     )
+
+
+def until_step(table: NoteTable, step: int) -> NoteTable:
+    """What sounds of a table before a step; a note that lasts longer is cut."""
+    notes = table.notes[table.notes[:, STEP] < step]
+    notes[:, DURATION] = np.minimum(notes[:, DURATION], step - notes[:, STEP])
+    return table.replace(notes=notes, length=min(table.length, step))
 
 
 def _last_at_each_step(changes: np.ndarray) -> np.ndarray:

@@ -66,6 +66,11 @@ UNKNOWN = "unknown"
 """What stands for the task of weights that do not tell what they were trained for."""
 
 
+def written_name(task: str) -> str:
+    """The name of the tracks that are written for a task."""
+    return task.partition("-to-")[2] or "generated"
+
+
 def get_task(name: str) -> Task:
     """The task of that name.
 

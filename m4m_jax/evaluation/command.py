@@ -1,0 +1,124 @@
+"""`m4m evaluate`: songs and samples in, a report out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+from etils import epath
+
+from m4m_jax.errors import M4MError
+from m4m_jax.evaluation.judged import Judged
+from m4m_jax.evaluation.judging import Setting, judge
+from m4m_jax.evaluation.pairing import Folder, Source, Split, Views
+from m4m_jax.files import atomic_path
+from m4m_jax.music.tasks import get_task, written_name
+from m4m_jax.progress import progress_bar
+
+REPORT = "report.json"
+
+
+def source(
+    truth: epath.PathLike | None,
+    data: str | None,
+    split: str,
+    data_dir: epath.PathLike | None,
+) -> Source | None:
+    """Where songs come from: a folder, a data set, or nowhere.
+
+    Raises:
+        M4MError: there is no such place, or two are named.
+    """
+    if truth is not None and data is not None:
+        raise M4MError("--truth and --data both say where the songs are; give one of them")
+    if data is not None:
+        return Split(data, split, data_dir)
+    return None if truth is None else Folder(truth)
+
+
+def named_folders(given: Sequence[str]) -> dict[str, Folder]:
+    """Folders written as DIR or NAME=DIR, by name; a folder without one has its own.
+
+    Raises:
+        M4MError: there is no such folder, or two have one name.
+    """
+    found: dict[str, Folder] = {}
+    for text in given:
+        name, equals, place = text.partition("=")
+        if not equals or "/" in name:
+            place, name = text, epath.Path(text).name
+        if name in found or name == "truth":
+            raise M4MError(f"--generated {text}: {name} is taken; give another name, NAME={place}")
+        found[name] = Folder(place)
+    return found
+
+
+def parts_of_samples(given: Sequence[str], systems: Sequence[str]) -> dict[str, str]:
+    """The parts of systems, written as PART for all or NAME=PART for one.
+
+    Raises:
+        M4MError: there is no such system.
+    """
+    found: dict[str, str] = {}
+    for text in given:
+        name, equals, part = text.partition("=")
+        if equals and name not in systems:
+            raise M4MError(
+                f"--target-part {text}: no system {name}; there are {', '.join(systems)}"
+            )
+        found |= {name: part} if equals else dict.fromkeys(systems, text)
+    return found
+
+
+def evaluate(
+    task: str,
+    out: epath.PathLike,
+    songs: Source | None,
+    generated: Sequence[str],
+    *,
+    target_part: Sequence[str] = (),
+    reference: str | None = None,
+    target: str | None = None,
+    prompt: int = 0,
+    steps: int | None = None,
+    limit: int | None = None,
+) -> Judged:
+    """Judge folders of samples side by side, and write the report to the folder `out`.
+
+    task: its name. generated: as for `named_folders`. target_part: of the samples, as for
+    `parts_of_samples`. reference, target: parts of the songs (default: the task's). prompt: steps
+    at the beginning of songs that samples were given, which are not judged. steps: so much of each
+    song is judged (default: all). limit: the first songs only.
+
+    Raises:
+        M4MError: nothing can be judged, or as said above.
+    """
+    own = get_task(task)
+    systems = named_folders(generated)
+    if not systems:
+        raise M4MError("nothing to judge: give --generated DIR")
+    views = Views(
+        reference or own.reference,
+        target or own.target,
+        written_name(task),
+        {} if songs is None else songs.parts,
+        parts_of_samples(target_part, list(systems)),
+    )
+    only = None if songs is None or limit is None else songs.stems()[:limit]
+    with progress_bar("judging") as progress:
+        judged = judge(Setting(task, songs, systems, views, prompt, steps), only, progress)
+    judged.settings |= {
+        "songs": None if songs is None else songs.about,
+        "systems": {name: str(folder.path) for name, folder in systems.items()},
+        **{"prompt": prompt, "steps": steps, "limit": limit},
+    }
+    write_report(judged, out)
+    return judged
+
+
+def write_report(judged: Judged, out: epath.PathLike) -> None:
+    """Write a report's files into a folder, which is made."""
+    folder = epath.Path(out)
+    folder.mkdir(parents=True, exist_ok=True)
+    with atomic_path(folder / REPORT) as temporary:
+        temporary.write_text(json.dumps(judged.as_json(), indent=1, allow_nan=False) + "\n")

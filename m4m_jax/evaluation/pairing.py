@@ -1,0 +1,192 @@
+"""Songs and samples: where they are, and which belong together."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
+
+import numpy as np
+from etils import epath
+
+from m4m_jax import datasets
+from m4m_jax.datasets.folders import files_below
+from m4m_jax.errors import M4MError
+from m4m_jax.evaluation.scoring import Parts
+from m4m_jax.music.inspect import select_notes
+from m4m_jax.music.notes import TRACK, NoteTable, read_midi
+from m4m_jax.music.parts import select
+
+_MIDI = (".mid", ".midi")
+_NUMBERED = re.compile(r"(.+)_(\d+)")
+
+
+class LeftOut(NamedTuple):
+    """What is not judged, and why."""
+
+    what: str
+    reason: str
+
+
+class Source(Protocol):
+    """Where songs come from: a stem names each, which its samples' files begin with."""
+
+    about: str
+    parts: Mapping[str, str]
+
+    def stems(self) -> list[str]:
+        """The stems of all songs."""
+
+    def read(self, stem: str) -> NoteTable:
+        """The song of a stem.
+
+        Raises:
+            M4MError: it cannot be read.
+        """
+
+
+def without_suffix(name: str) -> str:
+    """A file's name without `.mid` or `.midi`."""
+    for suffix in _MIDI:
+        if name.lower().endswith(suffix):
+            return name[: -len(suffix)]
+    return name
+
+
+def _by_stem(names: list[str]) -> dict[str, str]:
+    """Names by their stems; where `a.mid` and `a.midi` share one, the later by its whole name."""
+    found: dict[str, str] = {}
+    for name in names:
+        stem = without_suffix(name)
+        found[name if stem in found else stem] = name
+    return found
+
+
+class Folder:
+    """The MIDI files of a folder and those below it, by path within it without suffix."""
+
+    def __init__(self, path: epath.PathLike):
+        """Raises M4MError where there is no such folder, or no MIDI file in it."""
+        self.path, self.about = epath.Path(path), str(path)
+        self.parts: Mapping[str, str] = {}
+        self._files = _by_stem(files_below(self.path, _MIDI, "MIDI file"))
+
+    def stems(self) -> list[str]:
+        """The stems of all files."""
+        return list(self._files)
+
+    def file(self, stem: str) -> epath.Path:
+        """The file of a stem."""
+        return self.path / self._files[stem]
+
+    def read(self, stem: str) -> NoteTable:
+        """The song of a stem."""
+        return read_midi(self.file(stem))
+
+
+class Split:
+    """The songs of a split of a data set."""
+
+    def __init__(self, name: str, split: str, data_dir: epath.PathLike | None):
+        """Raises M4MError where there is no such split."""
+        self._songs = datasets.open_split(name, split, data_dir)
+        self.parts: Mapping[str, str] = self._songs.parts
+        self.about = f"{name}, {split}"
+        names = [self._songs.song(index).name for index in range(len(self._songs))]
+        number = {song: index for index, song in enumerate(names)}
+        self._numbers = {stem: number[song] for stem, song in _by_stem(names).items()}
+
+    def stems(self) -> list[str]:
+        """The names of all songs, without suffix."""
+        return list(self._numbers)
+
+    def read(self, stem: str) -> NoteTable:
+        """The song of a stem."""
+        return self._songs[self._numbers[stem]]
+
+
+@dataclass(frozen=True)
+class Views:
+    """Which parts of songs are which.
+
+    Attributes:
+        reference: the selector of what is given; None where nothing is.
+        target: the selector of what is to be written.
+        written: the name of tracks that `m4m generate` writes for the task.
+        names: the data set's names of parts.
+        of_samples: system -> the selector of the target in its files, where that is another.
+    """
+
+    reference: str | None
+    target: str
+    written: str
+    names: Mapping[str, str] = field(default_factory=dict)
+    of_samples: Mapping[str, str] = field(default_factory=dict)
+
+    def song(self, song: NoteTable, stem: str) -> tuple[Parts, list[LeftOut]]:
+        """A song's parts, as far as it has them, and what it lacks."""
+        found: list[NoteTable | None] = [None, None]
+        lacking = []
+        for number, part in enumerate((self.reference, self.target)):
+            if part is None:
+                continue
+            try:
+                found[number] = select_notes(song, part, stem, names=self.names)
+            except M4MError as error:
+                lacking.append(LeftOut(stem, str(error)))
+        return Parts(*found), lacking
+
+    def sample(self, song: NoteTable, system: str) -> NoteTable:
+        """The target part of a sample's file: it may be empty.
+
+        Tracks of the name that `m4m generate` gives, or else the part of the song's own selector.
+
+        Raises:
+            M4MError: the file has no such part.
+        """
+        part = self.of_samples.get(system)
+        if part is None and _tracks_named(song, self.written).any():
+            part = self.written
+        return select(song, part or self.target, names=self.names)
+
+    def given_in(self, song: NoteTable) -> NoteTable | None:
+        """What a sample's file has of its reference: None where it has none."""
+        if self.reference is None:
+            return None
+        ours = _tracks_named(song, self.written)
+        if ours.any():
+            part = song.replace(notes=song.notes[~ours[song.notes[:, TRACK]]])
+        else:
+            try:
+                part = select(song, self.reference, names=self.names)
+            except M4MError:
+                return None
+        return part if len(part.notes) else None
+
+
+def _tracks_named(song: NoteTable, name: str) -> np.ndarray:
+    """Which tracks have this name, in any case: bool [tracks]."""
+    return np.array([track.name.strip().casefold() == name for track in song.tracks], bool)
+
+
+def pair(folder: Folder, songs: list[str] | None) -> tuple[dict[str, list[str]], list[LeftOut]]:
+    """Pair a folder's files with songs: a song's stem -> its samples' stems, in their order.
+
+    A file belongs to the song of its stem, or, as STEM_k, to that of STEM. songs: all stems; where
+    there are none, files that share a stem up to `_k` are one song's.
+
+    Returns also the files without a song.
+    """
+    known = None if songs is None else set(songs)
+    found: dict[str, list[tuple[int, str]]] = {}
+    strangers = []
+    for stem in folder.stems():
+        match = _NUMBERED.fullmatch(stem)
+        if match and (known is None or (stem not in known and match[1] in known)):
+            found.setdefault(match[1], []).append((int(match[2]), stem))
+        elif known is None or stem in known:
+            found.setdefault(stem, []).append((0, stem))
+        else:
+            strangers.append(LeftOut(str(folder.file(stem)), "no song has this name"))
+    return {song: [stem for _, stem in sorted(found[song])] for song in found}, strangers

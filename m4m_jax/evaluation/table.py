@@ -1,0 +1,67 @@
+"""The figures of systems beside the truth's, on the console."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import rich.console
+import rich.table
+
+from m4m_jax.evaluation.catalogue import METRICS
+from m4m_jax.evaluation.judged import Judged
+from m4m_jax.evaluation.summary import Summary
+
+_LISTED = 5
+_WIDE = 160
+"""Columns of what is no terminal: nothing is cut there."""
+_ARROWS = {"high": "higher is better", "low": "lower is better", "as truth": "as the truth"}
+
+
+def show(judged: Judged) -> None:
+    """Print a table of means and spreads, what was left out, and other remarks."""
+    console = rich.console.Console(highlight=False)
+    if not console.is_terminal:
+        console = rich.console.Console(highlight=False, width=_WIDE)
+    console.print(_table(judged))
+    for line in (*left_out(judged), *judged.notes):
+        console.print(line, markup=False, soft_wrap=True)
+
+
+def _table(judged: Judged) -> rich.table.Table:
+    samples = sum(len(found) for song in judged.songs for found in song.systems.values())
+    table = rich.table.Table(
+        title=f"{judged.task}: {len(judged.songs)} songs, {samples} samples; mean ± deviation over"
+        " songs, (median)",
+        title_justify="left",
+    )
+    columns = {"truth": judged.truth_summary()}
+    columns |= {system: judged.summary(system) for system in judged.systems}
+    table.add_column("figure")
+    for name in columns:
+        table.add_column(rich.markup.escape(name), justify="right")
+    table.add_column("good")
+    for metric in METRICS.values():
+        cells = [cell(found.get(metric.name)) for found in columns.values()]
+        if any(cells):
+            table.add_row(metric.title, *cells, _ARROWS[metric.good])
+    return table
+
+
+def cell(found: Summary | None) -> str:
+    """One figure in short; empty where there is none."""
+    if found is None:
+        return ""
+    return f"{found['mean']:.3f} ± {found['sd']:.3f} ({found['median']:.3f})"
+
+
+def left_out(judged: Judged) -> list[str]:
+    """What was left out in a few lines, by reason."""
+    reasons = Counter(item.reason for item in judged.left_out)
+    lines = []
+    for reason, count in reasons.most_common(_LISTED):
+        first = next(item.what for item in judged.left_out if item.reason == reason)
+        named = first if count == 1 else f"{first} and {count - 1} more"
+        lines.append(f"left out: {named}: {reason}")
+    if len(reasons) > _LISTED:
+        lines.append(f"left out for {len(reasons) - _LISTED} other reasons: see report.json")
+    return lines

@@ -1,0 +1,73 @@
+"""`m4m evaluate`, as a user calls it."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from m4m_jax.errors import M4MError
+from m4m_jax.evaluation import command
+from m4m_jax.evaluation.pairing import Folder
+from m4m_jax.music import NoteTable, write_midi
+from tests.evaluation.music import chords, part
+from tests.test_cli import assert_one_line, m4m
+
+MELODY = part([(k * 8, 8, pitch) for k, pitch in enumerate((64, 65, 67, 60))], 32, name="tune")
+
+
+@pytest.fixture
+def place(tmp_path):
+    """Two songs, and what two systems wrote to them."""
+    for folder, names in (("songs", ("CFGC", "CCGC")), ("one", ("CFGG", "aaaa"))):
+        (tmp_path / folder).mkdir()
+        for stem, text in zip(("a", "b"), names, strict=True):
+            write_midi(NoteTable.concat([MELODY, chords(text)]), tmp_path / folder / f"{stem}.mid")
+    (tmp_path / "two").mkdir()
+    write_midi(chords("CFGC"), tmp_path / "two" / "a_1.mid")
+    (tmp_path / "two" / "broken_1.mid").write_bytes(b"")
+    return tmp_path
+
+
+def test_folders_side_by_side(place):
+    answer = m4m(
+        *("evaluate", "melody-to-chord", "--generated", "one", "--generated", "other=two"),
+        *("--target-part", "other=all", "--truth", "songs", "-o", "report"),
+        cwd=place,
+    )
+    assert (answer.status, answer.err) == (0, "")
+    row = next(line for line in answer.out.splitlines() if "majmin" in line)
+    assert "0.375 ± 0.530 (0.375)" in row
+    assert "1.000 ± 0.000 (1.000)" in row
+    assert "left out: two/broken_1.mid: no song has this name" in answer.out
+    report = json.loads((place / "report" / "report.json").read_text())
+    assert report["systems"]["one"]["majmin"]["mean"] == 0.375
+    assert report["settings"]["systems"] == {"one": "one", "other": "two"}
+    assert report["truth"]["chord_tone_ratio"]["mean"] == 0.875
+
+
+def test_only_the_beginning(place):
+    songs = Folder(place / "songs")
+    judged = command.evaluate(
+        "melody-to-chord", place / "report", songs, [f"one={place / 'one'}"], steps=16, limit=1
+    )
+    assert [song.name for song in judged.songs] == ["a"]
+    assert judged.summary("one")["majmin"]["mean"] == 1
+    assert judged.summary("one")["note_density"]["mean"] == 6 / 16
+
+
+def test_mistakes(place):
+    options = ("-o", "report", "--truth", "songs")
+    assert_one_line(m4m("evaluate", "melody-to-cord", *options, cwd=place), "did you mean")
+    assert_one_line(
+        m4m("evaluate", "copy", *options, "--generated", "nowhere", cwd=place), "no such folder"
+    )
+    assert not (place / "report").exists()
+    with pytest.raises(M4MError, match="give one of them"):
+        command.source("songs", "nottingham", "test", None)
+    with pytest.raises(M4MError, match="one is taken"):
+        command.named_folders([str(place / "one"), f"one={place / 'two'}"])
+    with pytest.raises(M4MError, match="no system three; there are one, two"):
+        command.parts_of_samples(["three=all"], ["one", "two"])
+    with pytest.raises(M4MError, match="nothing to judge"):
+        command.evaluate("copy", place / "report", None, [])

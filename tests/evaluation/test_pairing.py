@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+import pytest
+
+from m4m_jax.errors import M4MError
+from m4m_jax.evaluation.pairing import Folder, Views, pair
+from m4m_jax.music import NoteTable, write_midi
+from tests.evaluation.music import chords, part
+
+SONG = part([(0, 4, 60)], 16)
+VIEWS = Views("track-1", "track-0", "melody")
+
+
+def folder(tmp_path, *names: str) -> Folder:
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True, parents=True)
+        write_midi(SONG, tmp_path / name)
+    return Folder(tmp_path)
+
+
+def test_samples_belong_to_the_song_of_their_stem(tmp_path):
+    files = folder(tmp_path, "a_2.mid", "a_10.mid", "a.MID", "b_1.mid", "sub/a_1.midi", "c.mid")
+    found, strangers = pair(files, ["a", "b_1", "sub/a"])
+    assert found == {"a": ["a", "a_2", "a_10"], "b_1": ["b_1"], "sub/a": ["sub/a_1"]}
+    assert [item.what for item in strangers] == [str(tmp_path / "c.mid")]
+    assert files.file("a").name == "a.MID"
+
+
+def test_without_songs_files_are_grouped_by_their_stems(tmp_path):
+    files = folder(tmp_path, "a_2.mid", "a_1.mid", "b.mid", "7.mid", "x_y.mid")
+    found, strangers = pair(files, None)
+    assert found == {"a": ["a_1", "a_2"], "b": ["b"], "7": ["7"], "x_y": ["x_y"]}
+    assert not strangers
+
+
+def test_parts_of_songs_and_samples():
+    melody = part([(0, 4, 72)], 16, name="flute")
+    parts, lacking = VIEWS.song(NoteTable.concat([melody, chords("CF")]), "it")
+    assert parts.truth is not None
+    assert parts.truth.notes[:, 2].tolist() == [72]
+    assert len(parts.reference.notes) == 6
+    assert not lacking
+    parts, lacking = VIEWS.song(melody, "it")
+    assert parts.reference is None
+    assert [item.what for item in lacking] == ["it"]
+    assert "no part 'track-1'" in lacking[0].reason
+
+
+def test_what_generate_wrote_is_known_by_its_name():
+    melody = part([(0, 4, 72)], 16, name="Melody")
+    written = NoteTable.concat([chords("CF"), melody])
+    assert VIEWS.sample(written, "ours").notes[:, 2].tolist() == [72]
+    assert len(VIEWS.given_in(written).notes) == 6
+    # From elsewhere: by the task's selectors, or as told.
+    other = NoteTable.concat([melody.replace(tracks=chords("C").tracks), chords("CF")])
+    assert VIEWS.sample(other, "theirs").notes[:, 2].tolist() == [72]
+    assert len(VIEWS.given_in(other).notes) == 6
+    told = Views("track-1", "track-0", "melody", of_samples={"theirs": "track-1"})
+    assert len(told.sample(other, "theirs").notes) == 6
+    assert told.given_in(part([(0, 1, 60)], 16)) is None
+    with pytest.raises(M4MError, match="track-1"):
+        told.sample(SONG, "theirs")
