@@ -9,6 +9,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from m4m_jax.analysis import Analysis as Analysis
+    from m4m_jax.analysis import analyze as analyze
+    from m4m_jax.analysis import write_analysis as write_analysis
     from m4m_jax.config import Config as Config
     from m4m_jax.config import load_config as load_config
     from m4m_jax.errors import M4MError as M4MError
@@ -26,12 +29,14 @@ if TYPE_CHECKING:
     from m4m_jax.training.run import run as train  # noqa: F401
 
 _HOMES = {
+    "Analysis": "analysis",
     "Config": "config",
     "M4MError": "errors",
     "Model": "pretrained",
     "NoteTable": "music",
     "SimuNoteTokenizer": "music.tokenizer",
     "Track": "music",
+    "analyze": "analysis",
     "generate": "generation",
     "load": "pretrained",
     "load_config": "config",
@@ -39,6 +44,7 @@ _HOMES = {
     "read_midi": "music",
     "save": "pretrained",
     "train": "training.run",
+    "write_analysis": "analysis",
     "write_midi": "music",
     "write_samples": "generation",
 }

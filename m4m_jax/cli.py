@@ -37,7 +37,7 @@ app.add_typer(convert_app, name="convert")
 _UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 
 _INTERRUPTED = 130  # as a shell reports a program ended by Ctrl-C
-_COMPUTING = ("train", "generate", "quickstart", "bench")
+_COMPUTING = ("train", "generate", "analyze", "quickstart", "bench")
 
 
 class _InterruptedError(Exception):
@@ -563,6 +563,28 @@ def evaluate(
     )
     table.show(judged)
     print(out)
+
+
+@app.command()
+def analyze(
+    file: MidiFile,
+    out: Annotated[
+        str, typer.Option("--out", "-o", metavar="DIR", help="The folder to write to.")
+    ] = ".",
+    model: Annotated[
+        str | None,
+        typer.Option(metavar="DIR", help="One of the task analysis (default: rules, no model)."),
+    ] = None,
+    base: BasePath = None,
+    reference_base: ReferenceBase = None,
+) -> None:
+    """Find the chords, beats and bars of a song: .lab, .beats, .jams, a MIDI file and a picture."""
+    from m4m_jax.analysis.write import analyze_file
+
+    _quiet_libraries()
+    bases = _bases(base, reference_base)[::-1]
+    for path in analyze_file(file, out, model, bases, warn=_warn_off_grid):
+        print(path)
 
 
 @convert_app.callback()

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
+import numpy as np
 from etils import epath
 
 from m4m_jax.files import atomic_path
 from m4m_jax.music.grid import STEPS_PER_QUARTER
 from m4m_jax.music.notes import NoteTable
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 COLOURS = ("#4878cf", "#e1812c", "#3a923a", "#8c613c")
 
@@ -21,15 +26,7 @@ def piano_roll(parts: Mapping[str, NoteTable], path: epath.PathLike, title: str 
     figure = Figure(figsize=(min(max(steps / 16, 8), 40), 4), layout="constrained")
     axes = figure.add_subplot()
     for colour, (name, table) in zip(COLOURS, parts.items(), strict=False):
-        step, duration, pitch = table.notes[:, :3].T
-        axes.barh(
-            pitch,
-            duration.clip(0.5) - 0.15,
-            left=step,
-            height=0.8,
-            color=colour,
-            label=name,
-        )
+        draw_notes(axes, table.notes, colour, name)
     axes.set_xlim(0, steps)
     axes.set_xticks(range(0, steps + 1, 4 * STEPS_PER_QUARTER))
     axes.set_xticklabels([str(k + 1) for k in range(len(axes.get_xticks()))])
@@ -38,3 +35,21 @@ def piano_roll(parts: Mapping[str, NoteTable], path: epath.PathLike, title: str 
     axes.legend(loc="upper right", ncols=len(parts))
     with atomic_path(path) as temporary:
         figure.savefig(str(temporary), dpi=110, format="png")
+
+
+def draw_notes(axes: Axes, notes: np.ndarray, colour: str, name: str) -> None:
+    """Draw notes int32 [n, 6] as boxes over steps and pitches, `name` in the legend."""
+    from matplotlib.collections import PolyCollection
+
+    step, duration, pitch = notes[:, :3].T
+    end = step + duration.clip(0.5) - 0.15
+    # [n, 4, 2]: corners, as step and pitch
+    corners = np.stack(
+        [
+            np.stack([step, end, end, step], axis=1),
+            np.stack([pitch - 0.4, pitch - 0.4, pitch + 0.4, pitch + 0.4], axis=1),
+        ],
+        axis=2,
+    )
+    axes.add_collection(PolyCollection(list(corners), facecolors=colour, linewidths=0, label=name))
+    axes.autoscale_view()

@@ -6,9 +6,11 @@ from m4m_jax.music.compression import stretch as stretch
 from m4m_jax.music.labels import Chord as Chord
 from m4m_jax.music.labels import Label as Label
 from m4m_jax.music.labels import beats_to_notes as beats_to_notes
+from m4m_jax.music.labels import chord_label as chord_label
 from m4m_jax.music.labels import chord_pitches as chord_pitches
 from m4m_jax.music.labels import chords_to_notes as chords_to_notes
 from m4m_jax.music.labels import name_chord as name_chord
+from m4m_jax.music.labels import notes_to_beats as notes_to_beats
 from m4m_jax.music.labels import notes_to_chords as notes_to_chords
 from m4m_jax.music.labels import parse_chord as parse_chord
 from m4m_jax.music.labels import parse_lab as parse_lab

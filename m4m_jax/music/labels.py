@@ -20,7 +20,7 @@ from etils import epath
 from m4m_jax.errors import M4MError
 from m4m_jax.files import atomic_path
 from m4m_jax.music.grid import STEPS_PER_QUARTER
-from m4m_jax.music.notes import DRUM_PROGRAM, DURATION, PITCH, STEP, NoteTable, Track
+from m4m_jax.music.notes import DRUM_PROGRAM, DURATION, PITCH, PROGRAM, STEP, NoteTable, Track
 
 NO_CHORD, UNKNOWN_CHORD = "N", "X"
 
@@ -167,10 +167,14 @@ def name_chord(pitches: Iterable[int]) -> str:
         for shorthand, tones in _NAMED_TONES.items():
             for root in roots:
                 if {(c - root) % 12 for c in classes} == tones:
-                    suffix = f"/{_DEGREES[(bass - root) % 12]}" if inverted else ""
-                    return f"{_ROOTS[root]}:{shorthand}{suffix}"
+                    return chord_label(root, shorthand, (bass - root) % 12)
     degrees = ",".join(_DEGREES[d] for d in sorted((c - bass) % 12 for c in classes))
     return f"{_ROOTS[bass]}:({degrees})"
+
+
+def chord_label(root: int, shorthand: str, bass: int = 0) -> str:
+    """Write a chord's label; root: its pitch class, bass: semitones above the root, 0..11."""
+    return f"{_ROOTS[root]}:{shorthand}" + (f"/{_DEGREES[bass]}" if bass else "")
 
 
 def parse_lab(text: str, name: str) -> list[Label]:
@@ -325,18 +329,26 @@ def beats_to_notes(song: NoteTable) -> NoteTable:
     Returns:
         A table of one track, with the song's length, tempos and meters.
     """
-    meters = song.meters
-    if not len(meters) or meters[0, 0] > 0:
-        meters = np.concatenate([[_DEFAULT_METER], meters])
-    ends = np.append(meters[1:, 0], song.length).clip(max=song.length)
-    segments = np.column_stack([meters, ends]).tolist()
-    found = [_bars(start, beats, unit, end) for start, beats, unit, end in segments]
+    found = [_bars(*span) for span in meter_spans(song)]
     onsets = np.concatenate([steps for steps, _ in found])
     pitches = np.concatenate([pitches for _, pitches in found])
     order = np.lexsort((pitches, onsets))
     steps = np.rint(onsets[order]).astype(np.int32)
     rows = np.stack([steps, np.full_like(steps, _BEAT_STEPS), pitches[order]], axis=1)
     return _track(rows[steps < song.length], _BEATS, song)
+
+
+def meter_spans(song: NoteTable) -> list[tuple[float, float, float, float]]:
+    """A song's meters in order: where each begins, its beats and their unit, and where it ends.
+
+    Before the first it is 4/4. Starts and ends are steps, and none is past the song's end.
+    """
+    meters = song.meters
+    if not len(meters) or meters[0, 0] > 0:
+        meters = np.concatenate([[_DEFAULT_METER], meters])
+    ends = np.append(meters[1:, 0], song.length)
+    spans = np.column_stack([meters, ends]).clip(max=[song.length, np.inf, np.inf, song.length])
+    return [(start, beats, unit, end) for start, beats, unit, end in spans.tolist()]
 
 
 def _bars(start: float, beats: float, unit: float, end: float) -> tuple[np.ndarray, np.ndarray]:
@@ -348,6 +360,30 @@ def _bars(start: float, beats: float, unit: float, end: float) -> tuple[np.ndarr
     steps = np.concatenate([bars, middles, eighths])
     drums = np.repeat([DOWNBEAT, MID_BAR, EIGHTH], [len(bars), len(middles), len(eighths)])
     return steps[steps < end], drums[steps < end].astype(np.int32)
+
+
+def notes_to_beats(notes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Read beats back from their notes: every second eighth, counted from each downbeat.
+
+    Before the first downbeat they are counted back from it; without any, from the first eighth on.
+
+    Args:
+        notes: int32 [n, 6], rows as a NoteTable has them, as `beats_to_notes` writes them.
+
+    Returns:
+        The beats' steps, ascending, and their numbers in the bar, from 1 on, 0 for those before the
+        first downbeat: int64 [B] both.
+    """
+    drums = notes[notes[:, PROGRAM] == DRUM_PROGRAM]
+    bars = np.unique(drums[drums[:, PITCH] == DOWNBEAT, STEP]).astype(np.int64)
+    eighths = np.union1d(drums[drums[:, PITCH] == EIGHTH, STEP], bars)
+    if not len(bars):
+        return eighths[::2], np.zeros(len(eighths[::2]), np.int64)
+    # [eighths]: the downbeat that each is counted from
+    bar = bars[(np.searchsorted(bars, eighths, side="right") - 1).clip(0)]
+    count = np.arange(len(eighths)) - np.searchsorted(eighths, bar)
+    on_beat = count % 2 == 0
+    return eighths[on_beat], (count[on_beat] // 2 + 1).clip(0)
 
 
 def _track(rows: np.ndarray, track: Track, song: NoteTable) -> NoteTable:
