@@ -117,7 +117,8 @@ def recognise_chords(heard: Harmony, beats: np.ndarray, numbers: np.ndarray) -> 
     new = [k for k in range(len(first)) if k == 0 or names[k] != names[k - 1]]
     starts = beats[first[new]].tolist()
     ends = [*starts[1:], len(heard.chroma)]
-    return [ChordSpan(*span, names[k]) for *span, k in zip(starts, ends, new, strict=True)]
+    texts = [names[k] for k in new]
+    return [ChordSpan(*span) for span in zip(starts, ends, texts, strict=True)]
 
 
 def _change_costs(numbers: np.ndarray) -> np.ndarray:
