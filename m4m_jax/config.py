@@ -188,6 +188,7 @@ class Config(Section):
     precision: what the arithmetic is done in; parameters stay float32.
     keep: how many of the best checkpoints are kept beside the latest.
     mesh: device mesh by axis; -1 takes all devices that are left.
+    remat: compute each layer anew in the backward pass instead of keeping what is inside it.
     profile: steps that JAX's profiler records, FIRST..LAST.
     """
 
@@ -223,6 +224,7 @@ class Config(Section):
     validation_batches: Positive = 25
     keep: Positive = 10
     mesh: dict[Literal["data", "fsdp", "tensor"], Devices] = {"data": -1}
+    remat: bool = False
     seed: Annotated[int, pydantic.Field(ge=0, lt=2**32)] = 0
     profile: FewSteps | None = None
 
@@ -249,10 +251,11 @@ class Config(Section):
         return given
 
     @pydantic.model_validator(mode="after")
-    def _consistent(self) -> Config:
+    def _consistent(self, info: pydantic.ValidationInfo) -> Config:
         if self.adapter is not None and self.adapter.system != self.system:
             raise ValueError(f"adapter is one of system {self.adapter.system}, not {self.system}")
-        if self.system in ADAPTERS and self.base is None:
+        baseless = (info.context or {}).get("baseless", False)
+        if self.system in ADAPTERS and self.base is None and not baseless:
             raise ValueError(f"system {self.system} needs base=DIR, a language model's directory")
         if self.system == "seq2seq" and self.base is not None:
             raise ValueError("system seq2seq is trained from scratch; leave base out")
@@ -316,8 +319,13 @@ def _of_first_component(fields: Mapping[str, Any]) -> Mapping[str, Any]:
     return {**fields, **first}
 
 
-def load_config(path: epath.PathLike, overrides: Sequence[str] = ()) -> Config:
-    """The configuration of a YAML file with `key=value` changes; M4MError where it is wrong."""
+def load_config(
+    path: epath.PathLike, overrides: Sequence[str] = (), *, baseless: bool = False
+) -> Config:
+    """The configuration of a YAML file with `key=value` changes; M4MError where it is wrong.
+
+    baseless: an adapter may go without a base, on a language model of `size`.
+    """
     path = epath.Path(path)
     if not path.is_file():
         raise M4MError(f"{path}: there is no such configuration file")
@@ -344,7 +352,7 @@ def load_config(path: epath.PathLike, overrides: Sequence[str] = ()) -> Config:
     for keys, value in changes:
         if keys != ["preset"]:
             _merge(resolved, _nested(keys, value))
-    return make_config(resolved, str(path))
+    return make_config(resolved, str(path), baseless=baseless)
 
 
 def _of_system(group: Mapping[str, Any], system: Any, path: epath.Path) -> dict[str, Any]:
@@ -367,10 +375,10 @@ def change_config(fields: Mapping[str, Any], overrides: Sequence[str], where: st
     return make_config(resolved, where)
 
 
-def make_config(fields: Mapping[str, Any], where: str) -> Config:
+def make_config(fields: Mapping[str, Any], where: str, *, baseless: bool = False) -> Config:
     """A configuration from plain values; M4MError, one line, where they are wrong."""
     try:
-        return Config.model_validate(fields)
+        return Config.model_validate(fields, context={"baseless": baseless})
     except pydantic.ValidationError as error:
         faults = dict.fromkeys(map(_explain, error.errors()))
         raise M4MError(f"{where}: {'; '.join(faults)}") from error

@@ -13,6 +13,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from m4m_jax.models.placement import constrain
+
 CHUNK = 16
 """Blocks of tokens, of each shard, whose logits are held at a time."""
 
@@ -43,10 +45,17 @@ def nll_sum(h: Array, kernel: Array, bias: Array, tokens: Array, weight: Array) 
     return _nll_sum(chunks(h), kernel, bias, chunks(tokens), chunks(weight))
 
 
+def split(part: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+    """A chunk, whose tokens are shared out among devices that hold the same shard."""
+    h, tokens, weight = part
+    place = ("shard", None, "token")
+    return constrain(h, *place, "embed"), constrain(tokens, *place), constrain(weight, *place)
+
+
 @jax.custom_vjp
 def _nll_sum(h: Array, kernel: Array, bias: Array, tokens: Array, weight: Array) -> Array:
     def add(total: Array, part: tuple[Array, Array, Array]) -> tuple[Array, None]:
-        h, tokens, weight = part
+        h, tokens, weight = split(part)
         return total + (token_nll(h @ kernel + bias, tokens) * weight).sum(), None
 
     return jax.lax.scan(add, jnp.zeros((), weight.dtype), (h, tokens, weight))[0]
@@ -59,7 +68,7 @@ def _forward(h: Any, kernel: Any, bias: Any, tokens: Any, weight: Any) -> tuple[
 
     def add(sums: Any, part: tuple[Array, Array, Array]) -> tuple[Any, Array]:
         total, d_kernel, d_bias = sums
-        h, tokens, weight = part
+        h, tokens, weight = split(part)
         logits = h @ kernel + bias
         logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
         hits, top = _hits(logits, tokens), logits.max(axis=-1, keepdims=True)

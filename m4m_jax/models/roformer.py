@@ -218,7 +218,12 @@ def chosen(x: Array, queries: Queries) -> Array:
 
 
 class Layer(nnx.Module):
-    """Attention and a feed-forward part, each followed by its residual and LayerNorm."""
+    """Attention and a feed-forward part, each followed by its residual and LayerNorm.
+
+    remat: compute it anew in the backward pass, which needs its input alone.
+    """
+
+    remat = False
 
     def __init__(
         self,
@@ -255,6 +260,22 @@ class Layer(nnx.Module):
         attn_out: added to the attention's output, before its residual and LayerNorm.
         queries: compute only these positions, [..., Q, D].
         """
+        compute: Callable = functools.partial(self._compute, queries=queries)
+        compute = jax.checkpoint(compute) if self.remat else compute
+        return compute(h, rope, mask, cache, attn_in, attn_out, noise)
+
+    def _compute(
+        self,
+        h: Array,
+        rope: Array | None,
+        mask: Array | None,
+        cache: Cache | None,
+        attn_in: Array | None,
+        attn_out: Array | None,
+        noise: Noise | None,
+        *,
+        queries: Queries,
+    ) -> tuple[Array, Cache | None]:
         source = h if attn_in is None else h + attn_in
         x = chosen(source, queries)
         turn = None if rope is None else (chosen(rope, queries), rope)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 from typing import NamedTuple
 
+import jax
 from flax import nnx
 from jax import Array
 
@@ -75,6 +76,18 @@ class DecoderLayer(Layer):
         memory: keys and values of what `cross_attention` read; it has no positions. The rest is as
         for any layer.
         """
+        compute = jax.checkpoint(self._decode) if self.remat else self._decode
+        return compute(h, memory, rope, mask, cache, noise)
+
+    def _decode(
+        self,
+        h: Array,
+        memory: Memory,
+        rope: Array,
+        mask: Array | None,
+        cache: Cache | None,
+        noise: Noise | None,
+    ) -> tuple[Array, Cache | None]:
         mixed, cache = self.attention(
             h, h, rope=(rope, rope), mask=mask, cache=cache, noise=at(noise, 0)
         )

@@ -17,6 +17,7 @@ from jax import Array
 from m4m_jax.data.packing import PackedBatch
 from m4m_jax.models.nll import nll_sum, token_nll
 from m4m_jax.models.noise import Noise, at, span_mask
+from m4m_jax.models.placement import constrain
 
 if TYPE_CHECKING:
     from m4m_jax.models.lm import LM
@@ -95,10 +96,12 @@ class System(nnx.Module, abc.ABC):
     def packed_states(self, batch: PackedBatch, noise: Noise | None = None) -> Array:
         """The local decoder's outputs [S, K, P, D], from which the packed tokens' logits come."""
         embedded = self.lm.embed(batch, self.lm_noise(at(noise, 0)))  # [S, R, D]
+        embedded = constrain(embedded, "shard", None, "embed")
         target = self.hide(gather(embedded, batch.target), at(noise, 1))  # [S, B, T, D]
         reference = self.references(batch, embedded, noise)
         states = self.target_states(target, reference, at(noise, 2))
         flat = states.reshape(states.shape[0], -1, states.shape[-1])  # [S, B T, D]
+        flat = constrain(flat, "shard", None, "embed")
         return self.lm.decode_tokens(
             gather(flat, batch.step),
             batch.tokens,

@@ -123,7 +123,7 @@ class Feed:
         self.stream = pipeline.batched(windows, config.batch, jax.process_index(), hosts)
         self.packer = Packer(
             parts=config.accumulate if sizes is None else 1,
-            shards=sharding.shards(mesh) // hosts,
+            shards=sharding.host_shards(mesh, hosts),
             vocabulary=by_name(config.vocabulary),
             masked=masked,
             per_row=sizes is None and config.encoder_dropout == "per_row",

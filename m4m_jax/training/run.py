@@ -38,7 +38,7 @@ from m4m_jax.training.loop import Hook, train
 from m4m_jax.training.optim import Hyper, Schedule
 from m4m_jax.training.profiling import Profile
 from m4m_jax.training.rates import Rates
-from m4m_jax.training.state import init_state, split
+from m4m_jax.training.state import init_state, save_memory, split
 from m4m_jax.training.step import make_evaluation, make_step
 from m4m_jax.training.telling import own, tells
 
@@ -153,7 +153,7 @@ class Result:
     best: float
 
 
-_MAY_CHANGE = ("steps", "every", "keep", "packed", "profile")
+_MAY_CHANGE = ("steps", "every", "keep", "packed", "profile", "remat")
 
 
 def described(config: Config, windows: Supply) -> dict[str, Any]:
@@ -223,15 +223,18 @@ def run(
     print("\n".join(windows.summary), flush=True)
 
     system, card = new_system(config, task, path)
+    sharding.check_divides(system, mesh)
     masked = system.lm.masked or system.reference_lm.masked
     feed = Feed(config, windows.train, mesh, masked=masked)
     validation = HeldOut(config, windows.validation, mesh, masked=masked)
     settle(config, card.model_copy(update=described(config, windows)), path)
+    if config.remat:
+        save_memory(system)
     graph, params, base = split(system)
     whole = parameters.by_name(base) if cards.saved(system) is nnx.Variable else {}
-    params, base = (sharding.shard_parameters(x, mesh) for x in (params, base))
-    state = sharding.complete(init_state(params), mesh)
-    places = jax.tree.map(lambda x: x.sharding, state)
+    params, base = (sharding.place(x, mesh) for x in (params, base))
+    state = sharding.place(init_state(params), mesh)
+    places = sharding.places(state, mesh)
 
     checkpoints = Checkpoints(path, config.keep, whole)
     batches = feed.batches()
@@ -244,9 +247,9 @@ def run(
     schedule = Schedule(config.optimizer.schedule, config.steps, config.optimizer.warmup)
     # A state that came back placed otherwise than it went in would be compiled for once more.
     step = jax.jit(
-        make_step(graph, schedule, dtype), donate_argnums=1, out_shardings=(places, None)
+        make_step(graph, schedule, dtype, mesh), donate_argnums=1, out_shardings=(places, None)
     )
-    evaluate = functools.partial(jax.jit(make_evaluation(graph, dtype)), base)
+    evaluate = functools.partial(jax.jit(make_evaluation(graph, dtype, mesh)), base)
 
     def validate(params: Any) -> dict[str, float]:
         return validation.nll(lambda batch: evaluate(params, batch))

@@ -1,86 +1,132 @@
-"""Where arrays lie on a mesh of devices: one table from logical names to mesh axes."""
+"""Meshes of devices, and parameters, optimiser state and batches on them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
-import numpy as np
 from flax import nnx
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from m4m_jax.data.packing import PackedBatch
+from m4m_jax.data.packing import BLOCK, PackedBatch
 from m4m_jax.errors import M4MError
-
-AXES = ("data", "fsdp", "tensor")
-"""The axes a mesh may have: batches are split over the first two, parameters over the last two."""
-
-RULES: dict[str | None, str | None] = {
-    "embed": "fsdp",
-    "heads": "tensor",
-    "mlp": "tensor",
-    "vocab": "tensor",
-    "rank": None,
-    None: None,
-}
-"""Which mesh axis each logical axis of a parameter is split over."""
+from m4m_jax.models import placement
+from m4m_jax.models.placement import AXES
+from m4m_jax.models.system import System
 
 
-def make_mesh(sizes: Mapping[Any, int]) -> Mesh:
-    """A mesh over all devices of all hosts. A size of -1 takes what the others leave."""
-    devices = len(jax.devices())
-    fixed = int(np.prod([n for n in sizes.values() if n > 0]))
-    shape = {axis: n if n > 0 else devices // fixed for axis, n in sizes.items()}
-    if int(np.prod(list(shape.values()))) != devices:
-        raise M4MError(f"mesh {dict(sizes)} does not divide over {devices} devices")
-    return jax.make_mesh(
-        tuple(shape.values()), tuple(shape), axis_types=(AxisType.Auto,) * len(shape)
-    )
+def make_mesh(sizes: Mapping[Any, int], devices: Sequence[Any] | None = None) -> Mesh:
+    """A mesh over the devices, by default all of all hosts, with all of `AXES`.
+
+    An axis that is not named has size 1, and one of size -1 takes what the others leave. On several
+    slices of TPUs, which a slower network links, `data` goes across them.
+
+    Raises:
+        M4MError: the sizes do not divide the devices.
+    """
+    devices = jax.devices() if devices is None else devices
+    shape = _shape({axis: sizes.get(axis, 1) for axis in AXES}, len(devices))
+    slices = len({getattr(device, "slice_index", 0) for device in devices})
+    if shape[0] % slices:
+        raise M4MError(f"mesh data={shape[0]} does not divide over {slices} slices")
+    if slices > 1:
+        inner = (shape[0] // slices, *shape[1:])
+        found = mesh_utils.create_hybrid_device_mesh(
+            inner, (slices, 1, 1), devices, allow_split_physical_axes=True
+        )
+    else:
+        found = mesh_utils.create_device_mesh(shape, devices, allow_split_physical_axes=True)
+    return Mesh(found, AXES, axis_types=(AxisType.Auto,) * len(AXES))
+
+
+def _shape(sizes: dict[str, int], devices: int) -> tuple[int, ...]:
+    """The sizes of all axes, whose product is the number of devices."""
+    told = f"mesh {', '.join(f'{axis}={size}' for axis, size in sizes.items())}"
+    for axis, size in sizes.items():
+        if size < 1 and size != -1:
+            raise M4MError(f"{told}: {axis} has {size} devices; give 1 or more, or -1 for the rest")
+    rest = [axis for axis, size in sizes.items() if size == -1]
+    if len(rest) > 1:
+        raise M4MError(f"{told}: only one axis can be -1, which takes the devices that are left")
+    fixed = math.prod(size for size in sizes.values() if size != -1)
+    if devices % fixed:
+        raise M4MError(f"{told} takes a multiple of {fixed} devices, not {devices}")
+    if not rest and fixed != devices:
+        raise M4MError(f"{told} takes {fixed} devices, not {devices}; -1 takes all that are left")
+    return tuple(devices // fixed if size == -1 else size for size in sizes.values())
 
 
 def shards(mesh: Mesh) -> int:
     """Into how many shards a batch is split."""
-    return int(np.prod([mesh.shape[axis] for axis in _batch_axes(mesh)]))
+    return mesh.shape["data"] * mesh.shape["fsdp"]
 
 
-def _batch_axes(mesh: Mesh) -> tuple[str, ...]:
-    return tuple(axis for axis in ("data", "fsdp") if axis in mesh.shape)
+def host_shards(mesh: Mesh, hosts: int) -> int:
+    """How many of them each host reads.
 
-
-def spec(axes: tuple[str | None, ...], mesh: Mesh) -> PartitionSpec:
-    """The partition of a parameter with these logical axes."""
-    found = (RULES[axis] for axis in axes)
-    return PartitionSpec(*(axis if axis in mesh.shape else None for axis in found))
-
-
-def shard_parameters(state: nnx.State, mesh: Mesh) -> nnx.State:
-    """Place variables by the table; those without logical axes go to every device whole."""
-
-    def place(variable: nnx.Variable) -> nnx.Variable:
-        axes = variable.get_metadata().get("axes") or ()
-        return variable.replace(
-            jax.device_put(variable[...], NamedSharding(mesh, spec(axes, mesh)))
+    Raises:
+        M4MError: the shards do not divide over the hosts.
+    """
+    total = shards(mesh)
+    if total % hosts:
+        raise M4MError(
+            f"mesh data={mesh.shape['data']}, fsdp={mesh.shape['fsdp']} splits a batch into "
+            f"{total} shards, which do not divide over {hosts} hosts; make tensor="
+            f"{mesh.shape['tensor']} smaller"
         )
-
-    return jax.tree.map(place, state, is_leaf=lambda x: isinstance(x, nnx.Variable))
-
-
-def replicate(tree: Any, mesh: Mesh) -> Any:
-    """Place arrays on every device whole."""
-    return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
+    return total // hosts
 
 
-def complete(tree: Any, mesh: Mesh) -> Any:
-    """Place those arrays on every device whole that have no place on the mesh yet."""
+def check_divides(system: System, mesh: Mesh) -> None:
+    """Raise M4MError where the mesh does not divide what it is to split of a system."""
+    tensor, fsdp = mesh.shape["tensor"], mesh.shape["fsdp"]
+    if BLOCK % tensor:
+        raise M4MError(f"mesh tensor={tensor} does not divide a block of {BLOCK} tokens")
+    for path, module in nnx.iter_modules(system):
+        heads = getattr(module, "heads", tensor)
+        if heads % tensor:
+            where = ".".join(map(str, path))
+            raise M4MError(f"mesh tensor={tensor} does not divide the {heads} heads of {where}")
+    for path, variable in nnx.to_flat_state(nnx.state(system)):
+        axes = variable.get_metadata().get("axes") or ()
+        split = zip(variable.shape, placement.kept(axes), strict=False)
+        for size, axis in split:
+            if axis is not None and size % mesh.shape[axis]:
+                number = tensor if axis == "tensor" else fsdp
+                where = ".".join(map(str, path))
+                raise M4MError(f"mesh {axis}={number} does not divide the {size} rows of {where}")
 
-    def place(x: jax.Array) -> jax.Array:
-        return x if isinstance(x.sharding, NamedSharding) else replicate(x, mesh)
 
-    return jax.tree.map(place, tree)
+def places(tree: Any, mesh: Mesh) -> Any:
+    """Where the arrays of a pytree lie: a NamedSharding in the place of each.
+
+    Parameters, and moments with them, lie as the table says of their logical axes; arrays without
+    any lie whole on every device.
+    """
+
+    def place(leaf: Any) -> Any:
+        if not isinstance(leaf, nnx.Variable):
+            return NamedSharding(mesh, PartitionSpec())
+        axes = leaf.get_metadata().get("axes") or ()
+        return leaf.replace(NamedSharding(mesh, placement.kept(axes)))
+
+    return jax.tree.map(place, tree, is_leaf=lambda x: isinstance(x, nnx.Variable))
+
+
+def place(tree: Any, mesh: Mesh) -> Any:
+    """A pytree with its arrays on the mesh; see `places`."""
+    return jax.device_put(tree, places(tree, mesh))
+
+
+def batch_place(mesh: Mesh) -> NamedSharding:
+    """Where the arrays of a packed batch [A, S, ...] lie."""
+    return NamedSharding(mesh, PartitionSpec(None, placement.RULES["shard"].kept))
 
 
 def shard_batch(batch: PackedBatch, mesh: Mesh) -> PackedBatch:
     """Place a host's part of a packed batch [A, S, ...], its shards in the host's order."""
-    sharding = NamedSharding(mesh, PartitionSpec(None, _batch_axes(mesh)))
-    return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, x), batch)
+    where = batch_place(mesh)
+    return jax.tree.map(lambda x: jax.make_array_from_process_local_data(where, x), batch)

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
+from m4m_jax.models.roformer import Layer
 from m4m_jax.models.system import System
 from m4m_jax.training.optim import Hyper, Schedule, adamw
 
@@ -24,6 +25,13 @@ def split(system: System) -> tuple[nnx.GraphDef, Any, Any]:
     """(graph, trained parameters, frozen base): the first is static, the others are pytrees."""
     graph, trained, base = nnx.split(system, system.trained, ...)
     return graph, trained, base
+
+
+def save_memory(system: System) -> None:
+    """Have every layer computed anew in the backward pass."""
+    for _, module in nnx.iter_modules(system):
+        if isinstance(module, Layer):
+            module.remat = True
 
 
 def init_state(params: Any) -> TrainState:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -10,10 +11,12 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 from jax import Array
+from jax.sharding import Mesh, use_abstract_mesh
 
 from m4m_jax.data.packing import PackedBatch
 from m4m_jax.models.noise import Noise
 from m4m_jax.models.parameters import cast
+from m4m_jax.models.placement import gathered
 from m4m_jax.models.system import System
 from m4m_jax.training.optim import Hyper, Schedule, adamw
 from m4m_jax.training.state import TrainState
@@ -24,16 +27,21 @@ Step = Callable[[Any, TrainState, PackedBatch, Hyper, Array], tuple[TrainState, 
 
 def assemble(graph: nnx.GraphDef, params: Any, base: Any, dtype: jnp.dtype) -> System:
     """The system of its parts, computing in `dtype`."""
-    return nnx.merge(graph, cast(params, dtype), cast(base, dtype))
+    return nnx.merge(graph, *(gathered(cast(part, dtype)) for part in (params, base)))
 
 
-def make_step(graph: nnx.GraphDef, schedule: Schedule, dtype: jnp.dtype = jnp.float32) -> Step:
+def make_step(
+    graph: nnx.GraphDef,
+    schedule: Schedule,
+    dtype: jnp.dtype = jnp.float32,
+    mesh: Mesh | None = None,
+) -> Step:
     """A training step for systems of one structure.
 
     step(base, state, batch, hyper, key) -> (state, metrics). Leaves of the batch lead with
     microbatches, [A, S, ...], whose gradients are accumulated: the loss is the sum of the NLL over
     the real target tokens of all of them, over their number. Random numbers depend on the key and
-    on the state's step alone.
+    on the state's step alone. mesh: on which the arguments lie, and the computation is split.
     """
 
     def loss(params: Any, base: Any, batch: PackedBatch, noise: Noise) -> tuple[Array, Array]:
@@ -80,10 +88,23 @@ def make_step(graph: nnx.GraphDef, schedule: Schedule, dtype: jnp.dtype = jnp.fl
         }
         return TrainState(params, moments, state.step + 1), metrics
 
-    return step
+    return step if mesh is None else on_mesh(step, mesh)
 
 
-def make_evaluation(graph: nnx.GraphDef, dtype: jnp.dtype = jnp.float32) -> Callable:
+def on_mesh(function: Callable, mesh: Mesh) -> Callable:
+    """The function, whose computation is split over a mesh when it is traced."""
+
+    @functools.wraps(function)
+    def traced(*arguments: Any) -> Any:
+        with use_abstract_mesh(mesh.abstract_mesh):
+            return function(*arguments)
+
+    return traced
+
+
+def make_evaluation(
+    graph: nnx.GraphDef, dtype: jnp.dtype = jnp.float32, mesh: Mesh | None = None
+) -> Callable:
     """evaluate(base, params, batch) -> (sum of the NLL, tokens) of a packed batch [A, S, ...]."""
 
     def evaluate(base: Any, params: Any, batch: PackedBatch) -> tuple[Array, Array]:
@@ -91,4 +112,4 @@ def make_evaluation(graph: nnx.GraphDef, dtype: jnp.dtype = jnp.float32) -> Call
         sums = jax.lax.map(system.loss, batch)
         return sums[0].sum(), sums[1].sum()
 
-    return evaluate
+    return evaluate if mesh is None else on_mesh(evaluate, mesh)

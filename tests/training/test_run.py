@@ -252,7 +252,7 @@ def test_a_run_does_not_go_on_with_another_base(place, data, tmp_path):
         ({"vocabulary": "velocity", "system": "cross"}, "reads the plain vocabulary"),
         ({"window": 1537, "pad_short": True}, "window of 1537 steps .* 1536"),
         ({"window": 1000}, "no song of .* can be used"),
-        ({"mesh": {"data": 3}}, "mesh .* does not divide over"),
+        ({"mesh": {"data": 3}}, "takes a multiple of 3 devices, not 1"),
         ({"data": "midi_folder/none"}, "midi_folder/none"),
         ({"task": "continuatoin"}, "did you mean 'continuation'"),
         ({"size": "mikro"}, "no model size 'mikro'"),

@@ -170,11 +170,10 @@ from tests.models.small import MICRO, in_double, small_cross
 from tests.training.small import CALM, NOISY, Trainer, batches, vector
 trainer = Trainer(in_double(small_cross(config=MICRO)), dtype=np.float64)
 mesh = sharding.make_mesh({"data": -1})
-params, base = (sharding.shard_parameters(x, mesh) for x in (trainer.params, trainer.base))
+params, base = (sharding.place(x, mesh) for x in (trainer.params, trainer.base))
 found = {}
 for name, hyper in (("calm", CALM), ("noisy", NOISY)):
-    state, key, nll = init_state(params), jax.random.key(0), []
-    state = state._replace(step=sharding.replicate(state.step, mesh))
+    state, key, nll = sharding.place(init_state(params), mesh), jax.random.key(0), []
     for batch in batches(3, shards=8, batch=8):
         batch = sharding.shard_batch(batch, mesh)
         assert len(batch.target.sharding.device_set) == len(jax.devices())

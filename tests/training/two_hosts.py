@@ -60,7 +60,7 @@ def main() -> None:
     own = [feed.packer(feed.stream[SIZING_BATCHES + k]).rows.shape[-2] for k in range(STEPS)]
 
     graph, params, base = split(LM(MICRO, rngs=nnx.Rngs(0)))
-    params, base = (sharding.shard_parameters(x, mesh) for x in (params, base))
+    params, base = (sharding.place(x, mesh) for x in (params, base))
     evaluate = jax.jit(make_evaluation(graph))
     sizes, losses, states = [], [], []
     for batch in placed(batches, mesh):
