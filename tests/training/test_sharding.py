@@ -153,5 +153,5 @@ def test_a_mesh_with_all_axes_trains_size_0_as_one_device_does():
 
 @pytest.mark.slow
 def test_losses_in_float32_agree():
-    (line,) = found("--systems", "cross", "--meshes", "all", "--single")
+    (line,) = found("--systems", "lm", "--meshes", "all", "--single")
     assert line["loss"] < 1e-5

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import json
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,7 +12,6 @@ from m4m_jax.models.roformer import PositionTable
 from m4m_jax.training.optim import Schedule
 from m4m_jax.training.state import TrainState, init_state
 from m4m_jax.training.step import make_evaluation
-from tests.devices import run_with_devices
 from tests.models.small import MICRO, loss_and_gradients, small_cross, small_lm, token_nlls
 from tests.training.small import CALM, NOISY, Trainer, batches, vector
 
@@ -158,37 +155,3 @@ def test_bfloat16_stays_near_and_keeps_float32_parameters(trainer):
     start = vector(trainer.params)
     ours, theirs = vector(state.params) - start, vector(want.params) - start
     assert ours @ theirs > 0.8 * np.linalg.norm(ours) * np.linalg.norm(theirs)
-
-
-PROGRAM = """
-import json, jax, numpy as np
-jax.config.update("jax_enable_x64", True)
-jax.config.update("jax_disable_most_optimizations", True)
-from m4m_jax.training import sharding
-from m4m_jax.training.state import init_state
-from tests.models.small import MICRO, in_double, small_cross
-from tests.training.small import CALM, NOISY, Trainer, batches, vector
-trainer = Trainer(in_double(small_cross(config=MICRO)), dtype=np.float64)
-mesh = sharding.make_mesh({"data": -1})
-params, base = (sharding.place(x, mesh) for x in (trainer.params, trainer.base))
-found = {}
-for name, hyper in (("calm", CALM), ("noisy", NOISY)):
-    state, key, nll = sharding.place(init_state(params), mesh), jax.random.key(0), []
-    for batch in batches(3, shards=8, batch=8):
-        batch = sharding.shard_batch(batch, mesh)
-        assert len(batch.target.sharding.device_set) == len(jax.devices())
-        state, metrics = trainer.step(base, state, batch, hyper, key)
-        nll.append(float(metrics["nll"]))
-    found[name] = [nll, vector(state.params, without="key.bias").tolist()]
-print(json.dumps(found))
-"""
-
-
-@pytest.mark.slow
-def test_a_mesh_of_eight_trains_as_one_device_does():
-    eight, one = (json.loads(run_with_devices(PROGRAM, devices)) for devices in (8, 1))
-    for name in ("calm", "noisy"):
-        np.testing.assert_allclose(eight[name][0], one[name][0], rtol=1e-9)
-        np.testing.assert_allclose(eight[name][1], one[name][1], atol=1e-7)
-    gap = np.subtract(eight["noisy"][1], eight["calm"][1])
-    assert np.abs(gap).max() > 1e-3
