@@ -9,8 +9,11 @@ import sys
 from pathlib import Path
 
 TUNABLES = "GLIBC_TUNABLES"
-LARGE_PAGES = f"glibc.malloc.hugetlb=1:glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold={2**36}"
-"""Large pages, all memory out of one region, and none given back before the end."""
+LARGE_PAGES = (
+    "glibc.malloc.hugetlb=1:glibc.malloc.mmap_max=0:glibc.malloc.arena_max=1"
+    f":glibc.malloc.trim_threshold={2**36}"
+)
+"""Large pages, all memory of all threads out of one region, and none given back before the end."""
 
 
 def use_large_pages() -> None:

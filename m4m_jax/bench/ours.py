@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -44,7 +46,10 @@ def on_accelerator() -> bool:
 
 
 class Machine(Memory):
-    """What a build tells of the machine."""
+    """What a build tells of the machine, whose accelerator it shares with another process."""
+
+    def __init__(self) -> None:
+        os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"  # read when a backend starts
 
     def accelerated(self) -> bool:
         """Whether it has an accelerator."""
@@ -72,6 +77,7 @@ class OursTraining(Machine):
     """Training steps, from rows to new parameters."""
 
     def __init__(self, size: str, encoder: str):
+        super().__init__()
         dtype = jnp.dtype("bfloat16" if on_accelerator() else "float32")
         self.system = new_system(size, encoder)
         graph, params, self.base = split(self.system)
@@ -110,6 +116,7 @@ class OursSampling(Machine):
     """Continuations of a prompt, with tokens that are forced after each is drawn."""
 
     def __init__(self, size: str, windows: Windows, prompt: int, samples: int):
+        super().__init__()
         self.system = new_system(size, "reference")
         if on_accelerator():
             graph, weights = nnx.split(self.system)

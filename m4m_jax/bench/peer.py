@@ -69,10 +69,15 @@ class Machine(HostMemory):
 
 
 class PeerTraining(Machine):
-    """Training steps, from rows to new parameters; eager unless `compiled`."""
+    """Training steps, from rows to new parameters; eager unless `compiled`.
 
-    def __init__(self, size: str, compiled: bool = False):
+    passes: in how many parts a batch is taken at first. Where an accelerator's memory does not hold
+    one, there are twice as many from then on.
+    """
+
+    def __init__(self, size: str, compiled: bool = False, passes: int = 1):
         super().__init__()
+        self.passes = passes
         self.system = new_system(size).to(self.place).train()
         self.loss = torch.compile(self.system.loss) if compiled else self.system.loss
         trained: list[nn.Parameter] = [p for p in self.system.parameters() if p.requires_grad]
@@ -83,15 +88,33 @@ class PeerTraining(Machine):
         streams = (windows.target, windows.reference)
         self.rows = [torch.from_numpy(stream).to(self.place) for stream in streams]
 
-    def run(self, number: int) -> None:
-        """A step on batch `number`, modulo how many there are."""
+    def run(self, number: int) -> int:
+        """A step on batch `number`, modulo how many there are; returns in how many passes."""
         target, reference = (stream[number % len(stream)] for stream in self.rows)
-        with self.precision():
-            loss = self.loss(target, reference)
-        loss.backward()
+        while not self._differentiate(target, reference):
+            self.passes *= 2
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.wait()
+        return self.passes
+
+    def _differentiate(self, target: Tensor, reference: Tensor) -> bool:
+        """Add up the gradients of the parts of a batch; whether memory held them."""
+        real = (target != self.system.lm.pad).sum()
+        try:
+            for part in zip(target.chunk(self.passes), reference.chunk(self.passes), strict=True):
+                with self.precision():
+                    share = (part[0] != self.system.lm.pad).sum() / real
+                    loss = self.loss(*part) * share
+                loss.backward()
+        except torch.OutOfMemoryError:
+            if self.passes >= len(target):
+                raise
+        else:
+            return True
+        self.optimizer.zero_grad()
+        torch.cuda.empty_cache()
+        return False
 
     def operations(self, number: int) -> int:
         """Arithmetic operations of the matrix products of a step."""

@@ -4,6 +4,7 @@ A row has `work`, `data` (where the music comes from), `device`, and of both bui
 PyTorch peer's:
 
     ours_s, peer_s          seconds of wall-clock time, medians; ratio is peer_s / ours_s
+    peer_passes             in how many parts the peer takes a batch, so that its memory holds it
     compiled_s              the peer's, compiled by torch.compile, on an accelerator
     ours_bytes, peer_bytes  the most memory held at a time while it ran; None where unknown
     *_operations            arithmetic operations of the matrix products; least_operations are those
@@ -36,7 +37,7 @@ def finish(row: Row) -> Row:
 
 
 def lines(rows: Sequence[Row]) -> list[str]:
-    """Rows as text, three lines each."""
+    """Rows as text, a few lines each."""
     return [line for row in rows for line in _lines(row)]
 
 
@@ -65,6 +66,9 @@ def _lines(row: Row) -> list[str]:
         f"PyTorch {row['peer_rate'] / 1e9:.0f}"
     )
     what.append(arithmetic)
+    if row.get("peer_passes", 1) > 1:
+        parts = row["peer_passes"]
+        what.append(f"    PyTorch takes the batch in {parts} parts: memory holds no more")
     if row.get("ours_bytes") and row.get("peer_bytes"):
         what.append(
             f"    memory {row['ours_bytes'] / 2**30:.2f} GiB, "

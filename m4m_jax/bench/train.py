@@ -62,9 +62,7 @@ def measure(
             row = _described(one, windows, size)
             row |= _timed(ours, peer, windows, rounds)
         if accelerated:
-            with Side(PeerTraining, size, True, large_pages=False) as peer:
-                peer.call("load", windows)
-                row["compiled_s"] = _median(peer, rounds)
+            row["compiled_s"] = _compiled(windows, row["peer_passes"], size, rounds)
         rows.append(table.finish(row))
         say("\n".join(table.lines(rows[-1:])))
     return rows
@@ -94,17 +92,19 @@ def _timed(ours: Side, peer: Side, windows: Windows, rounds: int) -> table.Row:
     """Seconds, memory and arithmetic of both sides."""
     for side in (ours, peer):
         side.call("load", windows)
-    first = ours.call("run", 0)
     operations = peer.call("operations", 0).result  # its first step
+    first = ours.call("run", 0)
     for k in range(1, BATCHES):
         ours.call("run", k)  # compiles for another size, where a batch needs one
     for side in (ours, peer):
         side.call("forget_peak")
     spent: dict[str, list[float]] = {"ours_s": [], "peer_s": []}
     for k in range(rounds):
-        spent["peer_s"].append(peer.call("run", k).seconds)
+        step = peer.call("run", k)
+        spent["peer_s"].append(step.seconds)
         spent["ours_s"].append(ours.call("run", k).seconds)
     return {
+        "peer_passes": step.result,
         **{name: statistics.median(seconds) for name, seconds in spent.items()},
         "first_s": first.seconds,
         "ours_bytes": ours.call("peak_bytes").result,
@@ -119,7 +119,9 @@ def _timed(ours: Side, peer: Side, windows: Windows, rounds: int) -> table.Row:
     }
 
 
-def _median(side: Side, rounds: int) -> float:
-    for k in range(BATCHES):
-        side.call("run", k)
-    return statistics.median(side.call("run", k).seconds for k in range(rounds))
+def _compiled(windows: Windows, passes: int, size: str, rounds: int) -> float:
+    """Seconds of a step of the PyTorch build when it is compiled."""
+    with Side(PeerTraining, size, True, passes, large_pages=False) as peer:
+        peer.call("load", windows)
+        peer.call("run", 0)
+        return statistics.median(peer.call("run", k).seconds for k in range(rounds))

@@ -113,7 +113,7 @@ class Link(nnx.Module):
         first = nnx.initializers.zeros if config.gate else KEEP_VARIANCE
         outward = (config.width, width, ("heads", "embed"))
         self.output = AdapterLinear(*outward, kernel_init=first, rngs=rngs)
-        self.gate = AdapterParam(jnp.full(1, config.gate), axes=(None,))
+        self.gate = AdapterParam(jnp.full(1, config.gate, jnp.float32), axes=(None,))
 
     def split(self, x: Array) -> Array:
         """[..., width] -> [..., H, d]."""
