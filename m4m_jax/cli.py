@@ -28,7 +28,9 @@ app = typer.Typer(
 )
 data_app = typer.Typer(help="Build, inspect and pack data sets.", rich_markup_mode=None)
 app.add_typer(data_app, name="data")
-bench_app = typer.Typer(help="Measure how fast it is.", rich_markup_mode=None)
+bench_app = typer.Typer(
+    help="Measure how fast it is, and how well it analyses.", rich_markup_mode=None
+)
 app.add_typer(bench_app, name="bench")
 convert_app = typer.Typer(help="Convert weights from and to PyTorch.", rich_markup_mode=None)
 app.add_typer(convert_app, name="convert")
@@ -305,7 +307,7 @@ def data_pack(
 
 @bench_app.callback()
 def _start_bench() -> None:
-    """Measure how fast it is."""
+    """Measure how fast it is, and how well it analyses."""
 
 
 BenchMusic = Annotated[
@@ -367,6 +369,24 @@ def bench_data(
 ) -> None:
     """Measure how fast songs are read and windows are packed."""
     _bench("data", json_file, work=work, folder=data)
+
+
+@bench_app.command("analysis")
+def bench_analysis(
+    data: Annotated[
+        str,
+        typer.Option("--data", metavar="DIR", help="Folder of MIDI files with .lab files."),
+    ],
+    work: Annotated[
+        str | None,
+        typer.Option(
+            "--work", metavar="NAME", help="meters-given or meters-found (default: both)."
+        ),
+    ] = None,
+    json_file: BenchFile = None,
+) -> None:
+    """Measure how well m4m analyze finds chords and beats of annotated songs, without a model."""
+    _bench("analysis", json_file, work=work, folder=data)
 
 
 def _bench(kind: str, json_file: str | None, **given: str | None) -> None:

@@ -7,8 +7,7 @@ bar and most at other beats. This is template matching as in Pardo and Birmingha
 chordal analysis" (Computer Music Journal, 2002), with the likelihoods and the path of Bello and
 Pickens, "A robust mid-level representation for harmonic content in music signals" (ISMIR 2005), and
 changes that depend on the beat of the bar as in Papadopoulos and Peeters, "Joint estimation of
-chords and downbeats from an audio signal" (IEEE TASLP, 2011). The constants were set by hand on
-POP909-CL.
+chords and downbeats from an audio signal" (IEEE TASLP, 2011). The constants were set by hand.
 """
 
 from __future__ import annotations

@@ -6,8 +6,19 @@ import numpy as np
 import pytest
 
 from m4m_jax import datasets
+from m4m_jax.analysis import analyze
 from m4m_jax.cli import _run
-from m4m_jax.music import NoteTable, Track, get_task, read_midi, select, write_midi
+from m4m_jax.music import (
+    NoteTable,
+    Track,
+    chords_to_notes,
+    get_task,
+    notes_to_beats,
+    read_midi,
+    select,
+    write_midi,
+)
+from tests.analysis.music import play
 from tests.datasets.music import song
 
 
@@ -97,6 +108,20 @@ def test_with_beats_it_is_laid_out_for_analysis(source, tmp_path):
         assert len(labels.notes) == len(chords) + len(select(after, "beats", names=parts).notes)
         assert after.length == before.table.length
         assert after.off_grid == before.table.off_grid
+
+
+def test_beats_begin_where_the_chords_have_bars(tmp_path):
+    """The file says 4/4 from its first step on; its music begins on the fourth beat."""
+    music = play(["C:maj", "F:maj", "D:min", "G:maj"] * 4, 16, start=4, meter=(4, 4))
+    chords, _ = chords_to_notes(analyze(music).chords, music)
+    chords = chords.replace(tracks=(Track("chords", 0),))
+    (tmp_path / "pop").mkdir()
+    write_midi(NoteTable.concat([music, chords]), tmp_path / "pop" / "000.mid")
+    datasets.build("pop909_cl/analysis", tmp_path / "pop", tmp_path, workers=1)
+    ((_, found),) = stored("pop909_cl/analysis", tmp_path).values()
+    beats, numbers = notes_to_beats(select(found.table, "track-0").notes)
+    assert beats[numbers == 1].tolist() == [0, *range(4, 260, 16)]  # a pickup is a bar too
+    assert found.table.meters.tolist() == [[0, 1, 4], [4, 4, 4]]
 
 
 def test_a_task_that_wants_beats_is_pointed_to_them(source, tmp_path, capsys):

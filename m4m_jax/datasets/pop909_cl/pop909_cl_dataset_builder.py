@@ -7,6 +7,7 @@ import os
 
 from etils import epath
 
+from m4m_jax.analysis.meter import find_meters
 from m4m_jax.datasets.archives import read_file
 from m4m_jax.datasets.builder import SongBuilder
 from m4m_jax.datasets.filters import quality_filter
@@ -14,7 +15,7 @@ from m4m_jax.datasets.ingest import Reading, Rejected, Source
 from m4m_jax.datasets.midi_files import midi_names
 from m4m_jax.datasets.record import content_hash
 from m4m_jax.music.labels import beats_to_notes
-from m4m_jax.music.notes import TRACK, NoteTable, parse_midi
+from m4m_jax.music.notes import STEP, TRACK, NoteTable, parse_midi
 
 # Of the source's several versions of each song, the corrected one.
 _PROCESSED = "POP909_processed"
@@ -23,7 +24,8 @@ _PROCESSED = "POP909_processed"
 def read_song(place: str, analysis: bool, name: str) -> Reading:
     """Read a song (track 0) with its chords (track 1).
 
-    With `analysis`, the tracks are beats, chords and song, as in `rwc_pop`.
+    With `analysis`, the tracks are beats, chords and song, as in `rwc_pop`, and the meters are
+    those that `find_meters` finds, chords helping.
 
     Raises:
         M4MError: as `parse_midi`, or the file cannot be read.
@@ -36,8 +38,11 @@ def read_song(place: str, analysis: bool, name: str) -> Reading:
     quality_filter(table)
     content = content_hash(table)
     if analysis:
-        parts = (beats_to_notes(table), _track(table, 1), _track(table, 0))
-        table = NoteTable.concat(parts).replace(off_grid=table.off_grid)
+        song, chords = _track(table, 0), _track(table, 1)
+        # The files' bars run from their first step on, wherever the music's begin.
+        meters = find_meters(song, chords.notes[:, STEP].tolist())
+        beats = beats_to_notes(song.replace(meters=meters))
+        table = NoteTable.concat([beats, chords, song]).replace(off_grid=table.off_grid)
     return Reading(table, content=content)
 
 

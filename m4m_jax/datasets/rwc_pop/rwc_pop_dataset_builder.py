@@ -51,7 +51,7 @@ def read_song(place: str, chords: Mapping[str, str], name: str) -> Reading:
         )
         for reason, of in left_out.items()
     }
-    distance = _beat_distance(labels, song)
+    distance = beat_distance(labels, song)
     if distance > _OFF_BEAT:
         notices["chords off the beat"] = f"by {distance:.2f} quarter notes on average"
     table = NoteTable.concat([beats_to_notes(song), written, song])
@@ -67,7 +67,7 @@ def _read_labels(place: str, name: str) -> list[Label]:
         raise Rejected("unreadable chords", str(error)) from error
 
 
-def _beat_distance(labels: Sequence[Label], song: NoteTable) -> float:
+def beat_distance(labels: Sequence[Label], song: NoteTable) -> float:
     """How far chords begin from the nearest quarter of their meter, in quarters, on average."""
     steps = steps_at(song, np.array([label.start for label in labels]))
     starts = np.append(0.0, song.meters[:, 0])

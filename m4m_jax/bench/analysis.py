@@ -1,0 +1,131 @@
+"""How well songs are analysed without a model: `m4m bench analysis`."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+from etils import epath
+
+from m4m_jax.analysis import Analysis, analyze
+from m4m_jax.datasets.archives import files_in, read_file
+from m4m_jax.datasets.rwc_pop.rwc_pop_dataset_builder import beat_distance
+from m4m_jax.errors import M4MError
+from m4m_jax.evaluation.analysis import figures
+from m4m_jax.evaluation.chords import label_agreement
+from m4m_jax.music.labels import Label, beats_to_notes, notes_to_chords, parse_lab
+from m4m_jax.music.notes import NoteTable, parse_midi
+from m4m_jax.music.parts import select
+
+WORKS = ("meters-given", "meters-found")
+_ON_BEAT = 0.1  # quarters that chord labels are from beats, at most, to count as on them
+
+
+class Song(NamedTuple):
+    """A song and its chords as annotated."""
+
+    table: NoteTable
+    chords: list[Label]
+
+
+def measure(
+    work: str | None = None,
+    folder: epath.PathLike | None = None,
+    *,
+    say: Callable[[str], None] = print,
+) -> list[dict[str, Any]]:
+    """Compare the analyses of annotated songs with their annotations.
+
+    The songs are MIDI files with chord labels of the same names in .lab files in or below the
+    folder, or, where there are none, files of two tracks, music and block chords; what is analysed
+    is the music alone.
+
+    Args:
+        work: `meters-given`, with the files' meters, or `meters-found`, with none; both when
+            `None`.
+        folder: of the songs.
+        say: told each row as text.
+
+    Returns:
+        A row for each kind of work and set of songs (all of them, and those whose labels are within
+        a tenth of a quarter of the beats of the file on average): `work`, `songs`, `seconds` (for
+        each song) and for each figure its `mean` and `median` over songs. Figures: mir_eval's root,
+        majmin and sevenths, by duration, and F-measures of the file's own beats and downbeats.
+
+    Raises:
+        M4MError: no such work, no folder, or no annotated songs in it.
+    """
+    if work not in (None, *WORKS):
+        raise M4MError(f"no work {work!r} to measure; there are {', '.join(WORKS)}")
+    if folder is None:
+        raise M4MError("an analysis is measured on annotated songs; name their folder by --data")
+    songs = list(_songs(epath.Path(folder)))
+    if not songs:
+        raise M4MError(f"{folder}: no MIDI files with .lab files, or of two tracks, in this folder")
+    on_beat = np.array([beat_distance(song.chords, song.table) < _ON_BEAT for song in songs])
+    rows = []
+    for kind in WORKS if work is None else (work,):
+        start = time.perf_counter()
+        found = [_analysed(song.table, kind) for song in songs]
+        seconds = (time.perf_counter() - start) / len(songs)
+        judged = [_judged(song, one) for song, one in zip(songs, found, strict=True)]
+        for name, chosen in (("all", np.ones(len(songs), bool)), ("labels on beats", on_beat)):
+            if chosen.any():
+                of = [one for one, wanted in zip(judged, chosen, strict=True) if wanted]
+                rows.append({"work": kind, "of": name, "songs": len(of), "seconds": seconds})
+                rows[-1] |= _summary(of)
+                say(_line(rows[-1]))
+    return rows
+
+
+def _songs(folder: epath.Path) -> Iterator[Song]:
+    place = os.fspath(folder)
+    names = files_in(folder, (".mid", ".midi", ".lab"), "MIDI file")
+    labels = {_stem(name): name for name in names if name.lower().endswith(".lab")}
+    for name in names:
+        if name in labels.values() or (labels and _stem(name) not in labels):
+            continue
+        table = parse_midi(read_file(place, name), name)
+        if labels:
+            label = labels[_stem(name)]
+            yield Song(table, parse_lab(read_file(place, label).decode(), label))
+        elif len(table.tracks) == 2:
+            chords = notes_to_chords(select(table, "track-1").notes, table)
+            yield Song(select(table, "track-0"), chords)
+
+
+def _stem(name: str) -> str:
+    return name.rsplit("/", 1)[-1].partition(".")[0].lower()
+
+
+def _analysed(song: NoteTable, work: str) -> Analysis:
+    return analyze(song if work == "meters-given" else song.replace(meters=song.meters[:0]))
+
+
+def _judged(song: Song, found: Analysis) -> dict[str, float]:
+    beats = figures(beats_to_notes(song.table), found.beat_notes)
+    return label_agreement(song.chords, found.chords) | beats
+
+
+def _summary(judged: list[dict[str, float]]) -> dict[str, dict[str, float]]:
+    """The mean and median of each figure over the songs that have it."""
+    summary = {}
+    for name in dict.fromkeys(name for one in judged for name in one):
+        values = np.array([one[name] for one in judged if name in one])
+        summary[name] = {"mean": float(values.mean()), "median": float(np.median(values))}
+    return summary
+
+
+def _line(row: dict[str, Any]) -> str:
+    told = ", ".join(
+        f"{name} {value['mean']:.3f} ({value['median']:.3f})"
+        for name, value in row.items()
+        if isinstance(value, dict)
+    )
+    return (
+        f"{row['work']}, {row['of']}, {row['songs']} songs, mean (median): {told};"
+        f" {row['seconds']:.3f} s a song"
+    )

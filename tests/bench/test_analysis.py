@@ -1,0 +1,66 @@
+"""How well songs are analysed, on songs whose chords are known."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from m4m_jax.bench.analysis import measure
+from m4m_jax.cli import _run
+from m4m_jax.errors import M4MError
+from m4m_jax.music import Label, NoteTable, Track, chords_to_notes, write_lab, write_midi
+from tests.analysis.music import play
+
+LABELS = ["C:maj", "F:maj", "D:min7", "G:7"] * 2
+
+
+@pytest.fixture
+def labelled(tmp_path):
+    """A song of whose eight chords two are labelled with other roots, and one without labels."""
+    (tmp_path / "chords").mkdir()
+    write_midi(play(LABELS, 16, meter=(4, 4)), tmp_path / "song.mid")
+    write_midi(play(LABELS, 16), tmp_path / "other.mid")
+    wrong = [*LABELS[:6], "E:min7", "A:7"]
+    labels = [Label(2 * k, 2 * k + 2, text) for k, text in enumerate(wrong)]
+    write_lab(labels, tmp_path / "chords" / "song.lab")
+    return tmp_path
+
+
+def test_rows_are_told_and_written(labelled, tmp_path, capsys):
+    file = tmp_path / "rows.json"
+    assert _run(["bench", "analysis", "--data", str(labelled), "--json", str(file)]) == 0
+    assert capsys.readouterr().out.count("root 0.750 (0.750)") == 4
+    rows = json.loads(file.read_text())
+    assert [(row["work"], row["of"]) for row in rows] == [
+        (work, of) for work in ("meters-given", "meters-found") for of in ("all", "labels on beats")
+    ]
+
+
+def test_the_figures(labelled):
+    given, _, found, _ = measure(folder=labelled, say=lambda line: None)
+    for row in (given, found):
+        assert row["songs"] == 1
+        for name, value in {"root": 0.75, "majmin": 0.75, "sevenths": 0.75}.items():
+            assert row[name] == {"mean": pytest.approx(value), "median": pytest.approx(value)}
+        assert row["beat_f"]["mean"] == row["downbeat_f"]["mean"] == 1
+
+
+def test_songs_of_two_tracks(tmp_path):
+    music = play(LABELS, 16, meter=(4, 4))
+    labels = [Label(2 * k, 2 * k + 2, text) for k, text in enumerate(LABELS)]
+    chords, _ = chords_to_notes(labels, music)
+    both = NoteTable.concat([music, chords.replace(tracks=(Track("chords", 0),))])
+    write_midi(both, tmp_path / "song.mid")
+    (row, _) = measure("meters-found", tmp_path, say=lambda line: None)
+    assert row["sevenths"]["mean"] == 1
+
+
+def test_mistakes(tmp_path):
+    with pytest.raises(M4MError, match="meters-given, meters-found"):
+        measure("speed", tmp_path)
+    with pytest.raises(M4MError, match="--data"):
+        measure()
+    write_midi(play(LABELS, 16), tmp_path / "song.mid")
+    with pytest.raises(M4MError, match=r"no MIDI files with \.lab files"):
+        measure(folder=tmp_path)
