@@ -10,7 +10,7 @@ import mir_eval
 import numpy as np
 
 from m4m_jax.evaluation.sounding import drums
-from m4m_jax.music.labels import DOWNBEAT, EIGHTH, seconds_at
+from m4m_jax.music.labels import DOWNBEAT, notes_to_beats, seconds_at
 from m4m_jax.music.notes import PITCH, STEP, NoteTable
 
 
@@ -35,16 +35,5 @@ def downbeat_steps(notes: np.ndarray) -> np.ndarray:
 
 
 def beat_steps(notes: np.ndarray) -> np.ndarray:
-    """Where the beats of notes int32 [n, 6] are: every second eighth, counted from each downbeat.
-
-    Before the first downbeat they are counted back from it; without any, from the first eighth.
-    Steps, ascending, none twice; downbeats are beats.
-    """
-    beats, bars = drums(notes), downbeat_steps(notes)
-    eighths = np.union1d(beats[beats[:, PITCH] == EIGHTH, STEP], bars)
-    if not len(bars):
-        return eighths[::2]
-    # [eighths]: the downbeat that each is counted from
-    bar = bars[(np.searchsorted(bars, eighths, side="right") - 1).clip(0)]
-    count = np.arange(len(eighths)) - np.searchsorted(eighths, bar)
-    return eighths[count % 2 == 0]
+    """Where the beats of notes int32 [n, 6] are; see `notes_to_beats`."""
+    return notes_to_beats(notes)[0]

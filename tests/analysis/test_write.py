@@ -77,10 +77,15 @@ def test_picture(written):
 
 
 def test_a_long_song_has_a_picture(tmp_path):
-    long = play(LABELS * 250, 16)
+    long = play(LABELS * 75, 16)
     write_midi(long, tmp_path / "long.mid")
     analysis.write_analysis(analysis.analyze(long), tmp_path, "long")
     assert matplotlib.image.imread(tmp_path / "long.png").shape[0] < 2**14
+
+
+def test_a_name_may_hold_dollars(song, tmp_path):
+    m4m_jax.write_analysis(m4m_jax.analyze(song), tmp_path, r"a$\b$c")
+    assert len(list(tmp_path.iterdir())) == 5
 
 
 def test_all_files_or_none(song, tmp_path):
