@@ -263,3 +263,22 @@ def test_a_meter_past_the_end_is_never_reached():
     table = lb.beats_to_notes(song(length=16, meters=((0, 4, 4), (32, 3, 4))))
     assert table.notes[:, 0].max() == 14
     assert len(lb.beats_to_notes(song(length=16, meters=())).notes) == 10
+
+
+def test_beats_come_back_from_their_notes():
+    meters = ((0, 4, 4), (32, 3, 4), (56, 5, 8))
+    steps, numbers = lb.notes_to_beats(lb.beats_to_notes(song(length=66, meters=meters)).notes)
+    assert steps.tolist() == [*range(0, 56, 4), 56, 60, 64]
+    assert numbers.tolist() == [1, 2, 3, 4] * 2 + [1, 2, 3] * 2 + [1, 2, 3]
+
+
+def test_beats_before_the_first_downbeat_have_no_number():
+    table = lb.beats_to_notes(song(length=16))
+    later = table.notes[(table.notes[:, 2] != lb.DOWNBEAT) & (table.notes[:, 0] >= 2)].copy()
+    later[-1, 2] = lb.DOWNBEAT  # on the last eighth
+    steps, numbers = lb.notes_to_beats(later)
+    assert steps.tolist() == [2, 6, 10, 14]
+    assert numbers.tolist() == [0, 0, 0, 1]
+    without = later[later[:, 2] == lb.EIGHTH]
+    assert lb.notes_to_beats(without)[0].tolist() == [2, 6, 10]
+    assert lb.notes_to_beats(without[:0])[0].shape == (0,)
