@@ -154,7 +154,7 @@ follow() {
 }
 
 stop() {
-  everywhere "sudo docker stop --time $GRACE_SECONDS m4m"
+  everywhere "sudo docker stop -t $GRACE_SECONDS m4m"
 }
 
 delete() {

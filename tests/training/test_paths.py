@@ -15,7 +15,7 @@ from m4m_jax.errors import M4MError
 from m4m_jax.mirror import Mirror, copy_tree
 from m4m_jax.models.card import Card
 from m4m_jax.music import midi_bytes
-from m4m_jax.training import checkpoints
+from m4m_jax.training import checkpoints, hooks
 from m4m_jax.training.run import run
 from tests import remote
 from tests.datasets.music import song
@@ -138,3 +138,17 @@ def test_several_hosts_need_a_place_that_orbax_can_open(bucket, monkeypatch):
     monkeypatch.setattr(checkpoints.jax, "process_count", lambda: 2)
     with pytest.raises(M4MError, match="or to gs://; name such a place"):
         checkpoints.Checkpoints(bucket / "x", 1)
+
+
+def test_tensorboard_in_a_bucket_is_a_minute_late(bucket):
+    board = hooks.TensorBoard(bucket / "board")
+    board.after(1, None, {"logged": True, "nll": 1.0})
+    assert not (bucket / "board").exists()
+    board.copied -= 61
+    board.after(2, None, {"logged": True, "nll": 0.5})
+    (early,) = (bucket / "board").iterdir()
+    size = len(early.read_bytes())
+    assert size > 0
+    board.after(3, None, {"logged": True, "nll": 0.25})
+    board.close()
+    assert len(early.read_bytes()) > size
