@@ -1,4 +1,4 @@
-"""Check that a built wheel holds the data sets' descriptions and the `m4m` command."""
+"""Check that a built wheel holds the `m4m` command and the files that are not Python."""
 
 from __future__ import annotations
 
@@ -16,6 +16,9 @@ WANTED = (
     f"{DATASETS}/midi_folder/README.md",
     f"{DATASETS}/midi_folder/TAGS.txt",
     "m4m_jax/cli.py",
+    "m4m_jax/evaluation/page/page.css",
+    "m4m_jax/evaluation/page/page.html",
+    "m4m_jax/evaluation/page/page.js",
 )
 
 

@@ -39,7 +39,7 @@ app.add_typer(convert_app, name="convert")
 _UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 
 _INTERRUPTED = 130  # as a shell reports a program ended by Ctrl-C
-_COMPUTING = ("train", "generate", "analyze", "quickstart", "bench")
+_COMPUTING = ("train", "generate", "analyze", "evaluate", "quickstart", "bench")
 
 
 class _InterruptedError(Exception):
@@ -526,6 +526,11 @@ def evaluate(
     out: Annotated[
         str, typer.Option("--out", "-o", metavar="DIR", help="The folder of the report.")
     ],
+    model: Annotated[
+        str | None, typer.Option(metavar="DIR", help="As for m4m generate: it writes to all songs.")
+    ] = None,
+    base: BasePath = None,
+    reference_base: ReferenceBase = None,
     generated: Annotated[
         list[str] | None,
         typer.Option(
@@ -555,6 +560,13 @@ def evaluate(
     target: Annotated[
         str | None, typer.Option(metavar="PART", help="Of the songs (default: the task's).")
     ] = None,
+    samples: Annotated[int, typer.Option(min=1, help="Of the model, for each song.")] = 8,
+    seed: Annotated[int, typer.Option(min=0, help="Of the random draws.")] = 0,
+    temperature: Annotated[float, typer.Option(min=0, help="0 takes the likeliest token.")] = 1.0,
+    top_k: Annotated[int | None, typer.Option(min=1, help="Draw from the k likeliest.")] = None,
+    top_p: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Draw from the likeliest share.")
+    ] = None,
     prompt: Annotated[
         int, typer.Option(min=0, help="Steps of the song's own target kept; they are not judged.")
     ] = 0,
@@ -563,8 +575,9 @@ def evaluate(
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Judge the first songs only.")] = None,
 ) -> None:
-    """Judge what was written to songs: a report with figures, pictures and sound."""
+    """Judge what a model, or any other system, writes to songs; goes on where it stopped."""
     from m4m_jax.evaluation import command, table
+    from m4m_jax.evaluation.draws import Draws
     from m4m_jax.music import get_task
 
     get_task(task)
@@ -574,15 +587,18 @@ def evaluate(
         out,
         command.source(truth, data, split, data_dir),
         generated or (),
+        model=model,
+        base=_bases(base, reference_base)[::-1],
         target_part=target_part or (),
         reference=reference,
         target=target,
-        prompt=prompt,
+        draws=Draws(samples, seed, temperature, top_k, top_p, prompt),
         steps=steps,
         limit=limit,
     )
     table.show(judged)
-    print(out)
+    for name in (command.REPORT, command.PAGE):
+        print(os.path.join(out, name))
 
 
 @app.command()

@@ -70,7 +70,7 @@ def generate(
     """
     card, vocabulary = model.card, model.system.lm.vocabulary
     ratio, steps = card.compress.target, steps or song.length
-    _check_task(card.tasks, task)
+    check_task(card.tasks, task)
     card = card.of_task(task or card.task)
     if prompt_steps % ratio:
         raise M4MError(
@@ -124,7 +124,8 @@ def _check_heard(given: NoteTable, part: str, ratio: int, name: str) -> None:
         )
 
 
-def _check_task(trained: Sequence[str], wanted: str | None) -> None:
+def check_task(trained: Sequence[str], wanted: str | None) -> None:
+    """M4MError where a model is asked for a task that it was not trained for."""
     if wanted is not None and UNKNOWN in trained:
         raise M4MError(
             "the weights do not tell what they were trained for; "

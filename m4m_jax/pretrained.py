@@ -25,7 +25,7 @@ from flax import nnx
 from orbax.checkpoint import checkpoint_managers as policies
 
 from m4m_jax.convert import foreign
-from m4m_jax.data.packing import pack, unpack
+from m4m_jax.data.packing import halvings, largest, pack, unpack
 from m4m_jax.errors import M4MError
 from m4m_jax.files import absolute, atomic_path
 from m4m_jax.mirror import Mirror, copy_tree, in_reach
@@ -57,7 +57,17 @@ class Model:
         """
         self._check_reference(reference)
         lm = self.system.lm
-        batch = pack(target, reference, vocabulary=lm.vocabulary, masked=lm.masked)
+        heard = 0 if reference is None else reference.shape[1]
+        windows, steps, width = target.shape
+        most = largest(windows, steps, width, heard, masked=lm.masked)
+        # A program is compiled for each size, so batches take one of a few.
+        batch = pack(
+            target,
+            reference,
+            vocabulary=lm.vocabulary,
+            sizes=halvings(most),
+            masked=lm.masked,
+        )
         return unpack(np.asarray(_packed_nll(*nnx.split(self.system), batch)), batch)
 
     def generate(

@@ -234,6 +234,12 @@ def choose_sizes(seen: Sequence[Size], most: Size) -> tuple[Size, ...]:
     return tuple(dict.fromkeys(Size(*map(min, size, most)) for size in ladder))
 
 
+def halvings(most: Size) -> tuple[Size, ...]:
+    """`most`, and it halved again and again, ascending: few sizes for batches of any fill."""
+    shares = [2**k for k in range(8, -1, -1)]
+    return tuple(Size(*(-(-part // share) for part in most)) for share in shares)
+
+
 def _rounded(size: np.ndarray) -> Size:
     """The next multiples of 8."""
     return Size(*(int(x) for x in np.ceil(size / 8) * 8))

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 
 from etils import epath
 
 from m4m_jax.errors import M4MError
+from m4m_jax.evaluation.distribution import distances
+from m4m_jax.evaluation.draws import Draws
 from m4m_jax.evaluation.judged import Judged
 from m4m_jax.evaluation.judging import Setting, judge
-from m4m_jax.evaluation.pairing import Folder, Source, Split, Views
+from m4m_jax.evaluation.page.build import build
+from m4m_jax.evaluation.pairing import Folder, LeftOut, Source, Split, Views
 from m4m_jax.files import atomic_path
 from m4m_jax.music.tasks import get_task, written_name
 from m4m_jax.progress import progress_bar
 
-REPORT = "report.json"
+REPORT, PAGE = "report.json", "report.html"
 
 
 def source(
@@ -74,29 +78,34 @@ def evaluate(
     task: str,
     out: epath.PathLike,
     songs: Source | None,
-    generated: Sequence[str],
+    generated: Sequence[str] = (),
     *,
+    model: epath.PathLike | None = None,
+    base: Sequence[epath.PathLike] = (),
     target_part: Sequence[str] = (),
     reference: str | None = None,
     target: str | None = None,
-    prompt: int = 0,
+    draws: Draws | None = None,
     steps: int | None = None,
     limit: int | None = None,
 ) -> Judged:
-    """Judge folders of samples side by side, and write the report to the folder `out`.
+    """Judge a model, and folders of samples beside it, and write the report to the folder `out`.
 
-    task: its name. generated: as for `named_folders`. target_part: of the samples, as for
-    `parts_of_samples`. reference, target: parts of the songs (default: the task's). prompt: steps
-    at the beginning of songs that samples were given, which are not judged. steps: so much of each
-    song is judged (default: all). limit: the first songs only.
+    task: its name. songs: what samples are compared with, and what the model writes to. generated:
+    as for `named_folders`. model, base: as for `pretrained.load`; its samples are written to
+    `out`/midi, and those that are there are not written again. target_part: of the folders'
+    samples, as for `parts_of_samples`. reference, target: parts of the songs (default: as the model
+    was trained, or the task's). draws: how the model's samples are drawn; the prompt is not judged,
+    of folders' samples neither. steps: so much of each song is judged (default: all). limit: the
+    first songs only.
 
     Raises:
         M4MError: nothing can be judged, or as said above.
     """
-    own = get_task(task)
+    own, draws = get_task(task), draws or Draws()
     systems = named_folders(generated)
-    if not systems:
-        raise M4MError("nothing to judge: give --generated DIR")
+    if not systems and model is None:
+        raise M4MError("nothing to judge: give --model DIR or --generated DIR")
     views = Views(
         reference or own.reference,
         target or own.target,
@@ -104,13 +113,25 @@ def evaluate(
         {} if songs is None else songs.parts,
         parts_of_samples(target_part, list(systems)),
     )
+    setting = Setting(task, songs, systems, views, draws.prompt_steps, steps)
     only = None if songs is None or limit is None else songs.stems()[:limit]
+    left_out: list[LeftOut] = []
+    notes: list[str] = []
+    if model is not None:
+        from m4m_jax.evaluation import model_side  # jax is heavy, and folders need none
+
+        side = model_side.write(setting, model, base, epath.Path(out), draws, reference, limit)
+        setting, only, left_out, notes = side.setting, side.stems, side.left_out, side.notes
     with progress_bar("judging") as progress:
-        judged = judge(Setting(task, songs, systems, views, prompt, steps), only, progress)
+        judged = judge(setting, only, progress)
+    judged.left_out[:0] = left_out
+    judged.distances, reason = distances(judged)
+    judged.notes += [*notes, *filter(None, [reason])]
     judged.settings |= {
         "songs": None if songs is None else songs.about,
-        "systems": {name: str(folder.path) for name, folder in systems.items()},
-        **{"prompt": prompt, "steps": steps, "limit": limit},
+        "systems": {name: str(folder.path) for name, folder in setting.systems.items()},
+        **{"prompt": draws.prompt_steps, "steps": steps, "limit": limit},
+        "draws": None if model is None else asdict(draws),
     }
     write_report(judged, out)
     return judged
@@ -120,5 +141,7 @@ def write_report(judged: Judged, out: epath.PathLike) -> None:
     """Write a report's files into a folder, which is made."""
     folder = epath.Path(out)
     folder.mkdir(parents=True, exist_ok=True)
-    with atomic_path(folder / REPORT) as temporary:
-        temporary.write_text(json.dumps(judged.as_json(), indent=1, allow_nan=False) + "\n")
+    report = json.dumps(judged.as_json(), indent=1, allow_nan=False)
+    for name, text in ((REPORT, report + "\n"), (PAGE, build(judged))):
+        with atomic_path(folder / name) as temporary:
+            temporary.write_text(text)

@@ -41,6 +41,7 @@ class Judged:
         songs: those that have a sample.
         left_out: what was not judged.
         notes: what else there is to say, a line each.
+        distances: the Fréchet Music Distance of each system from the songs, where there is one.
     """
 
     task: str
@@ -49,6 +50,7 @@ class Judged:
     songs: list[JudgedSong] = field(default_factory=list)
     left_out: list[LeftOut] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    distances: dict[str, float] = field(default_factory=dict)
 
     def truth_summary(self) -> dict[str, Summary]:
         """The figures of the songs' own parts, summed up."""
@@ -67,6 +69,7 @@ class Judged:
             "settings": self.settings,
             "truth": self.truth_summary(),
             "systems": {system: self.summary(system) for system in self.systems},
+            "frechet_music_distance": self.distances,
             "songs": [_song_json(song) for song in self.songs],
             "left_out": [item._asdict() for item in self.left_out],
             "notes": self.notes,

@@ -23,7 +23,8 @@ def show(judged: Judged) -> None:
     if not console.is_terminal:
         console = rich.console.Console(highlight=False, width=_WIDE)
     console.print(_table(judged))
-    for line in (*left_out(judged), *judged.notes):
+    distances = [f"Fréchet Music Distance, {s}: {d:.1f}" for s, d in judged.distances.items()]
+    for line in (*distances, *left_out(judged), *judged.notes):
         console.print(line, markup=False, soft_wrap=True)
 
 

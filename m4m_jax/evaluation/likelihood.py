@@ -1,0 +1,124 @@
+"""How likely parts are: under a model that is given the reference, and under the LM alone."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+
+import numpy as np
+from etils import epath
+
+from m4m_jax.errors import M4MError
+from m4m_jax.evaluation.scoring import Figures
+from m4m_jax.music.compression import compress_rows
+from m4m_jax.music.notes import NoteTable
+from m4m_jax.music.simunote import to_rows, to_tokens
+from m4m_jax.pretrained import Model, base_path, load
+from m4m_jax.sampling.songs import empty_rows, fill
+
+_BATCH = 4
+"""Windows that are read at once; the last batch of a part is filled up with empty ones."""
+
+
+def language_model(
+    model: Model, path: epath.PathLike, base: epath.PathLike | None = None
+) -> Model | None:
+    """The language model that a model at `path` was trained on: itself, where it is one.
+
+    base: where it is, if given. None for a model that has none, or whose base is not to be found.
+    """
+    if model.card.system == "lm":
+        return model
+    if base is not None:
+        return load(base)
+    if model.card.base is None:
+        return None
+    try:
+        return load(base_path(model.card.base, path))
+    except M4MError:
+        return None
+
+
+class Likelihoods:
+    """Figures of parts under a model and a language model.
+
+    A part is read in windows of the trained length, each from its own beginning, with the notes
+    that the model's N leaves of a step. What was computed is kept in a file, by what it was
+    computed from.
+    """
+
+    def __init__(self, model: Model, lm: Model | None, kept: epath.PathLike):
+        """kept: the file; lines of JSON. It is made, and only ever added to."""
+        self._model, self._lm = model, lm
+        self._file = epath.Path(kept)
+        lines = self._file.read_text().splitlines() if self._file.exists() else []
+        self._kept: dict[str, Figures] = dict(map(json.loads, lines))
+
+    def __call__(self, part: NoteTable, reference: NoteTable | None) -> Figures:
+        """`nll_token`, `nll_step` and `lm_perplexity` of a target part; see `figures`."""
+        given = [part.notes, [part.length]]
+        if reference is not None:
+            given += [reference.notes, [reference.length]]
+        data = b"|".join(np.asarray(x, np.int64).tobytes() for x in given)
+        key = hashlib.sha256(data).hexdigest()[:24]
+        if key not in self._kept:
+            self._kept[key] = figures(self._model, self._lm, part, reference)
+            with self._file.open("a") as file:
+                file.write(json.dumps([key, self._kept[key]]) + "\n")
+        return self._kept[key]
+
+
+def figures(
+    model: Model, lm: Model | None, part: NoteTable, reference: NoteTable | None
+) -> Figures:
+    """The likelihood of a target part, in nats and as perplexity.
+
+    nll_token: the mean NLL of its tokens under the model given the reference; nll_step: the sum
+    over its steps. lm_perplexity: exp of the mean NLL of its tokens under the language model alone.
+    What cannot be said, for want of a reference or a language model, is left out.
+    """
+    found: Figures = {}
+    if reference is not None or model.card.system == "lm":
+        total, count = nll(model, part, reference)
+        if count:
+            found |= {"nll_token": total / count, "nll_step": total / max(part.length, 1)}
+    if lm is not None:
+        total, count = nll(lm, part, None)
+        if count:
+            found["lm_perplexity"] = float(np.exp(total / count))
+    return found
+
+
+def nll(model: Model, part: NoteTable, reference: NoteTable | None) -> tuple[float, int]:
+    """The NLL of a part's tokens, summed up in nats, and their number."""
+    ratios = model.card.compress
+    target = _windows(model, part, part.length, ratios.target)
+    given = None
+    if model.card.system != "lm" and reference is not None:
+        given = _windows(model, reference, part.length, ratios.reference)
+    rows = -(-part.length // ratios.target)
+    total = 0.0
+    for start in range(0, len(target), _BATCH):
+        batch = slice(start, start + _BATCH)
+        found = model.token_nll(target[batch], None if given is None else given[batch])
+        total += float(found.reshape(-1, found.shape[-1])[: max(rows, 0)].sum(dtype=np.float64))
+        rows -= found.shape[0] * found.shape[1]
+    pad = model.system.lm.vocabulary.pad
+    flat = target.reshape(-1, target.shape[-1])[: -(-part.length // ratios.target)]
+    return total, int((flat != pad).sum())
+
+
+def _windows(model: Model, part: NoteTable, length: int, ratio: int) -> np.ndarray:
+    """Token rows of a part's windows, int32 [W, window / ratio, 2N]; empty rows after its end.
+
+    W is a multiple of `_BATCH`.
+    """
+    card, vocabulary = model.card, model.system.lm.vocabulary
+    notes = part.notes[part.notes[:, 0] < length]
+    rows = to_rows(notes, length, card.max_notes, dedup=card.dedup)
+    tokens = to_tokens(compress_rows(rows, ratio), vocabulary)
+    steps = card.window // ratio
+    number = -(-len(tokens) // (steps * _BATCH)) * _BATCH
+    if not len(tokens):
+        return empty_rows(0, 2 * card.max_notes, vocabulary).reshape(0, steps, 2 * card.max_notes)
+    return fill(tokens, number * steps, vocabulary).reshape(number, steps, -1)

@@ -1,0 +1,178 @@
+"""Filling in the page."""
+
+from __future__ import annotations
+
+import html
+import importlib.resources
+import json
+import string
+from typing import Any
+
+import numpy as np
+
+from m4m_jax.evaluation.catalogue import METRICS, Metric
+from m4m_jax.evaluation.judged import Judged, JudgedSong
+from m4m_jax.evaluation.page.plots import strip_plot
+from m4m_jax.evaluation.scoring import Figures
+from m4m_jax.evaluation.sounding import bar_lines
+from m4m_jax.evaluation.summary import Summary
+from m4m_jax.music.notes import DRUM_PROGRAM, DURATION, PITCH, PROGRAM, STEP, VELOCITY, NoteTable
+
+SHOWN = 20
+"""Songs whose notes are in the page; more would make it slow to open."""
+
+_TRUTH = "#3a923a"
+_COLOURS = ("#4878cf", "#e1812c", "#8c613c", "#956cb4", "#d5518a", "#2b8cbe")
+_TEMPO = [[0.0, 120.0]]
+
+
+def build(judged: Judged) -> str:
+    """The page of what was judged, as HTML."""
+    files = importlib.resources.files(__package__)
+    style, script, page = (
+        files.joinpath(f"page.{kind}").read_text() for kind in ("css", "js", "html")
+    )
+    colours = _colours(judged)
+    samples = sum(len(found) for song in judged.songs for found in song.systems.values())
+    count = len(judged.songs)
+    shown = f"The first {SHOWN} of {count} songs." if count > SHOWN else f"All {count} songs."
+    data = [_song(song, colours) for song in judged.songs[:SHOWN]]
+    return string.Template(page).substitute(
+        title=html.escape(f"Evaluation: {judged.task}"),
+        about=html.escape(f"{count} songs, {samples} samples. {_told(judged)}"),
+        legend=_legend(colours),
+        table=_table(judged),
+        plots="\n".join(_plots(judged, colours)),
+        shown=shown,
+        left_out=_left_out(judged),
+        # A script ends at the first "</", wherever it stands.
+        data=json.dumps(data, separators=(",", ":")).replace("</", "<\\/"),
+        style=style,
+        script=script,
+    )
+
+
+def _colours(judged: Judged) -> dict[str, str]:
+    """A colour each: name -> as CSS has it, the truth first."""
+    palette = {name: _COLOURS[k % len(_COLOURS)] for k, name in enumerate(judged.systems)}
+    return {"truth": _TRUTH, **palette}
+
+
+def _told(judged: Judged) -> str:
+    """The settings in words."""
+    settings = {**judged.settings, **(judged.settings.get("draws") or {})}
+    hidden = ("draws", "systems")
+    told = [f"{k} {v}" for k, v in settings.items() if k not in hidden and v not in (None, 0)]
+    return "; ".join(told)
+
+
+def _legend(colours: dict[str, str]) -> str:
+    return "".join(
+        f'<span class="key" style="background:{colour}"></span>{html.escape(name)}'
+        for name, colour in colours.items()
+    )
+
+
+def _table(judged: Judged) -> str:
+    columns = {"truth": judged.truth_summary()}
+    columns |= {system: judged.summary(system) for system in judged.systems}
+    names = "".join(f"<th>{html.escape(name)}</th>" for name in columns)
+    rows = [f"<tr><th>figure</th>{names}<th>good</th></tr>"]
+    for metric in METRICS.values():
+        found = [column.get(metric.name) for column in columns.values()]
+        if any(found):
+            rows.append(_row(metric, found))
+    if judged.distances:
+        distances = [judged.distances.get(name) for name in columns]
+        cells = "".join(f"<td>{'' if d is None else f'{d:.1f}'}</td>" for d in distances)
+        rows.append(f"<tr><td>Fréchet Music Distance</td>{cells}<td>low</td></tr>")
+    return (
+        f'<div class="scroll"><table>{"".join(rows)}</table></div>'
+        '<p class="legend">Mean ± standard deviation over songs; median; deviation within the'
+        " samples of a song.</p>"
+    )
+
+
+def _row(metric: Metric, found: list[Summary | None]) -> str:
+    cells = "".join(f"<td>{_cell(one)}</td>" for one in found)
+    title = f'<span title="{html.escape(metric.about)}">{html.escape(metric.title)}</span>'
+    return f"<tr><td>{title}</td>{cells}<td>{metric.good}</td></tr>"
+
+
+def _cell(found: Summary | None) -> str:
+    if found is None:
+        return ""
+    within = "" if found["within"] is None else f"; within {found['within']:.3f}"
+    spread = f"median {found['median']:.3f}{within}"
+    return f"{found['mean']:.3f} ± {found['sd']:.3f}<br><small>{spread}</small>"
+
+
+def _plots(judged: Judged, colours: dict[str, str]) -> list[str]:
+    plots = []
+    for metric in METRICS.values():
+        rows = {"truth": [s.truth[metric.name] for s in judged.songs if metric.name in s.truth]}
+        for system in judged.systems:
+            rows[system] = [
+                float(np.mean(values))
+                for song in judged.songs
+                if (values := _values(song, system, metric.name))
+            ]
+        rows = {name: values for name, values in rows.items() if values}
+        if rows:
+            plots.append(strip_plot(metric.title, rows, colours))
+    return plots
+
+
+def _values(song: JudgedSong, system: str, name: str) -> list[float]:
+    samples = song.systems.get(system, [])
+    return [sample.figures[name] for sample in samples if name in sample.figures]
+
+
+def _left_out(judged: Judged) -> str:
+    items = [f"{item.what}: {item.reason}" for item in judged.left_out] + judged.notes
+    if not items:
+        return "<p>Nothing.</p>"
+    return "<ul>" + "".join(f"<li>{html.escape(item)}</li>" for item in items) + "</ul>"
+
+
+def _song(song: JudgedSong, colours: dict[str, str]) -> dict[str, Any]:
+    """A song's notes and figures, as the script takes them."""
+    parts = []
+    if song.parts.truth is not None:
+        parts.append(_part("truth", colours["truth"], song.parts.truth, song.truth))
+    for system, samples in song.systems.items():
+        for number, sample in enumerate(samples, 1):
+            label = f"{system} {number}"
+            parts.append(_part(label, colours[system], sample.part, sample.figures))
+    tables = [song.parts.truth, song.parts.reference]
+    tables += [sample.part for samples in song.systems.values() for sample in samples]
+    clock = next(table for table in tables if table is not None)
+    tempos = clock.tempos.tolist()
+    return {
+        "name": song.name.encode(errors="replace").decode(),
+        "steps": max(table.length for table in tables if table is not None),
+        "bars": bar_lines(clock).tolist(),
+        "tempos": tempos if tempos and tempos[0][0] == 0 else _TEMPO + tempos,
+        "reference": [] if song.parts.reference is None else _notes(song.parts.reference),
+        "parts": parts,
+    }
+
+
+def _part(label: str, colour: str, table: NoteTable, figures: Figures) -> dict[str, Any]:
+    told = [
+        f"{metric.title} {figures[name]:.2f}"
+        for name, metric in METRICS.items()
+        if name in figures and metric.good != "as truth"
+    ]
+    return {
+        "label": label,
+        "colour": colour,
+        "figures": ", ".join(told),
+        "notes": _notes(table),
+    }
+
+
+def _notes(table: NoteTable) -> list[list[int]]:
+    notes = table.notes[:, [STEP, DURATION, PITCH, VELOCITY, PROGRAM]].copy()
+    notes[:, -1] = notes[:, -1] == DRUM_PROGRAM
+    return notes.tolist()

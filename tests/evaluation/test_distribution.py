@@ -1,0 +1,50 @@
+"""The sets that are compared, and what is said where they cannot be."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+from m4m_jax.evaluation import distribution
+from m4m_jax.evaluation.judged import Judged, JudgedSong, Sample
+from m4m_jax.evaluation.scoring import Parts
+from m4m_jax.music import read_midi
+from tests.evaluation.music import chords, part
+
+MELODY = part([(0, 4, 72)], 16)
+
+
+def judged(songs: int) -> Judged:
+    samples = {"one": [Sample("x", chords("CG"), {}), Sample("y", chords("C-"), {})]}
+    song = JudgedSong("s", Parts(MELODY, chords("CF")), {}, samples)
+    alone = JudgedSong("t", Parts(MELODY, None), {}, samples)
+    return Judged("melody-to-chord", ["one"], songs=[*[song] * songs, alone])
+
+
+def notes_apart(truth: str, other: str) -> float:
+    """The difference in notes a file: a distance that one can count."""
+    counts = []
+    for folder in (truth, other):
+        files = sorted(Path(folder).iterdir())
+        counts.append(sum(len(read_midi(file).notes) for file in files) / len(files))
+    return counts[0] - counts[1]
+
+
+def test_each_song_and_sample_is_a_file_with_its_reference():
+    # 7 notes a song; samples of 7 and 4, two a song.
+    found, reason = distribution.distances(judged(2), notes_apart)
+    assert found == {"one": 1.5}
+    assert not reason
+
+
+def test_why_there_is_none():
+    assert "two songs" in distribution.distances(judged(1), notes_apart)[1]
+
+    def fails(truth: str, other: str) -> float:
+        raise RuntimeError("no weights\nat all")
+
+    found, reason = distribution.distances(judged(2), fails)
+    assert found == {}
+    assert reason.endswith("failed (no weights)")
+    if importlib.util.find_spec(distribution.PACKAGE) is None:
+        assert "is not installed" in distribution.distances(judged(2))[1]

@@ -1,0 +1,161 @@
+"""A tiny model, judged: what it writes to songs, and how likely songs are under it."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from m4m_jax import pretrained
+from m4m_jax.errors import M4MError
+from m4m_jax.evaluation import command, model_side
+from m4m_jax.evaluation.draws import Draws
+from m4m_jax.evaluation.likelihood import Likelihoods, figures, nll
+from m4m_jax.evaluation.pairing import Folder
+from m4m_jax.models.card import Card
+from m4m_jax.music import read_midi, select, to_rows, to_tokens, write_midi
+from m4m_jax.pretrained import Model
+from tests.compiling import quick_compile as quick_compile
+from tests.datasets.music import song
+from tests.models.small import CONFIG, LINKS, small_cross, small_lm
+from tests.test_cli import m4m
+
+pytestmark = pytest.mark.usefixtures("quick_compile")
+
+ABOUT = {"max_notes": 4, "window": 24}
+LM = Model(
+    small_lm(),
+    Card(system="lm", lm=CONFIG, task="continuation", reference=None, target="all", **ABOUT),
+)
+PARTS = {"task": "chord-to-melody", "reference": "track-1", "target": "track-0"}
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """Models `lm` and `cross`, and `songs`, of 32 steps each; one of them has no chords."""
+    folder = tmp_path_factory.mktemp("evaluation")
+    pretrained.save(LM, folder / "lm")
+    base = pretrained.base_of(LM.system, folder / "lm", folder / "cross")
+    card = Card(system="cross", lm=CONFIG, adapter=LINKS, base=base, **PARTS, **ABOUT)
+    pretrained.save(Model(small_cross(), card), folder / "cross")
+    (folder / "songs").mkdir()
+    for name, table in (("a", song(1, bars=2)), ("b", song(2, bars=2)), ("c", song(3, bars=2))):
+        write_midi(table, folder / "songs" / f"{name}.mid")
+    write_midi(song(4, bars=2, tracks=1), folder / "songs" / "aa.mid")
+    return folder
+
+
+@pytest.mark.slow
+def test_the_command_from_songs_to_a_report(place):
+    command_line = (
+        *("evaluate", "chord-to-melody", "--model", "cross", "--truth", "songs", "-o", "out"),
+        *("--samples", "2", "--limit", "2", "--temperature", "0.9"),
+    )
+    answer = m4m(*command_line, cwd=place)
+    assert answer.status == 0, answer.err
+    assert "2 songs, 4 samples" in answer.out
+    for line in ("NLL a token", "LM perplexity", "chord-tone ratio", "left out: aa: aa: no part"):
+        assert line in answer.out
+    files = sorted(path.name for path in (place / "out" / "midi" / "cross").iterdir())
+    assert files == ["a_1.mid", "a_2.mid", "b_1.mid", "b_2.mid"]
+    assert "cross 2" in (place / "out" / "report.html").read_text()
+    report = json.loads((place / "out" / "report.json").read_text())
+    assert report["settings"]["draws"]["temperature"] == 0.9
+    assert report["systems"]["cross"]["nll_token"]["samples"] == 4
+    assert report["truth"]["lm_perplexity"]["mean"] > 1
+    # Again: what is there stays, what is missing is written as it was.
+    before = {name: (place / "out" / "midi" / "cross" / name).read_bytes() for name in files}
+    kept = place / "out" / "midi" / "cross" / "a_1.mid"
+    kept.write_bytes(before["a_2.mid"])
+    (place / "out" / "midi" / "cross" / "b_2.mid").unlink()
+    assert m4m(*command_line, cwd=place).status == 0
+    assert kept.read_bytes() == before["a_2.mid"]
+    after = {name: (place / "out" / "midi" / "cross" / name).read_bytes() for name in files}
+    assert after == before | {"a_1.mid": before["a_2.mid"]}
+    # Samples that are drawn otherwise do not mix with these.
+    answer = m4m(*command_line, "--seed", "1", cwd=place)
+    assert (answer.status, answer.err.count("\n")) == (2, 1)
+    assert "holds samples made with seed 0, not 1" in answer.err
+
+
+def test_a_model_beside_a_folder(place, tmp_path):
+    """The songs' own files, judged as another system's, are as the truth."""
+    songs = Folder(place / "songs")
+    judged = command.evaluate(
+        "chord-to-melody",
+        tmp_path / "out",
+        songs,
+        [f"itself={place / 'songs'}"],
+        model=place / "cross",
+        draws=Draws(samples=1, prompt_steps=8),
+        limit=1,
+        steps=24,
+    )
+    assert judged.systems == ["cross", "itself"]
+    own, truth = judged.summary("itself"), judged.truth_summary()
+    assert own.keys() == truth.keys()
+    for name, found in own.items():
+        assert found["mean"] == pytest.approx(truth[name]["mean"]), name
+    (one,) = judged.songs
+    written = read_midi(one.systems["cross"][0].file)
+    kept = select(written, "melody").notes
+    given = select(songs.read("a"), "track-0").notes
+    assert sorted(kept[kept[:, 0] < 8, 2]) == sorted(given[given[:, 0] < 8, 2])
+
+
+def test_likelihoods_by_hand(place):
+    """Two windows of 24 steps, each from its own beginning; the second is filled up."""
+    model, table = pretrained.load(place / "cross"), song(1, bars=2)
+    melody, chords = (select(table, part) for part in ("track-0", "track-1"))
+    total, count = nll(model, melody, chords)
+    tokens = [to_tokens(to_rows(part.notes, 32, 4)) for part in (melody, chords)]
+    first = model.token_nll(tokens[0][None, :24], tokens[1][None, :24])
+    # A causal target: what stands after a row does not touch it; of chords all 24 steps are read.
+    second = [np.concatenate([rows[24:], empty(16)])[None] for rows in tokens]
+    rest = model.token_nll(*second)[:, :8]
+    assert total == pytest.approx(float(first.sum() + rest.sum()), rel=1e-5)
+    assert count == (tokens[0] != LM.system.lm.vocabulary.pad).sum()
+    found = figures(model, LM, melody, chords)
+    assert found["nll_token"] == pytest.approx(total / count)
+    assert found["nll_step"] == pytest.approx(total / 32)
+    alone = LM.token_nll(tokens[0][None, :24]).sum() + LM.token_nll(second[0])[:, :8].sum()
+    assert found["lm_perplexity"] == pytest.approx(np.exp(alone / count), rel=1e-5)
+    assert figures(model, None, melody, None) == {}
+    assert set(figures(LM, LM, melody, None)) == {"nll_token", "nll_step", "lm_perplexity"}
+
+
+def empty(steps: int) -> np.ndarray:
+    rows = np.full((steps, 8), LM.system.lm.vocabulary.pad, np.int32)
+    rows[:, 0] = LM.system.lm.vocabulary.eos
+    return rows
+
+
+def test_likelihoods_are_kept(place, tmp_path):
+    table = song(1, bars=2)
+    melody, chords = (select(table, part) for part in ("track-0", "track-1"))
+    first = Likelihoods(LM, None, tmp_path / "kept.jsonl")(melody, chords)
+    again = Likelihoods(None, None, tmp_path / "kept.jsonl")  # computes nothing
+    assert again(melody, chords) == first
+    assert len((tmp_path / "kept.jsonl").read_text().splitlines()) == 1
+
+
+def test_mistakes(place, tmp_path):
+    songs = Folder(place / "songs")
+
+    def refused(*given, **options) -> str:
+        with pytest.raises(M4MError) as error:
+            command.evaluate(*given, **options)
+        return str(error.value)
+
+    out, model = tmp_path / "out", place / "cross"
+    assert "give --data" in refused("chord-to-melody", out, None, model=model)
+    assert "trained for chord-to-melody" in refused("copy", out, songs, model=model)
+    taken = [f"cross={place / 'songs'}"]
+    assert "the model's name" in refused("chord-to-melody", out, songs, taken, model=model)
+    assert not out.exists()
+    long = Draws(prompt_steps=24)
+    message = refused("chord-to-melody", out, songs, model=model, draws=long, steps=32)
+    assert "4 left out" in message
+    assert "leaves nothing to write" in message
+    assert model_side.system_name("runs/x.ckpt") == "x"
