@@ -3,9 +3,11 @@ from __future__ import annotations
 import pytest
 
 from m4m_jax.errors import M4MError
-from m4m_jax.evaluation.pairing import Folder, Views, pair
+from m4m_jax.evaluation.pairing import Folder, Split, Views, pair
 from m4m_jax.music import NoteTable, write_midi
+from tests.datasets.music import song
 from tests.evaluation.music import chords, part
+from tests.training.runs import build_data
 
 SONG = part([(0, 4, 60)], 16)
 VIEWS = Views("track-1", "track-0", "melody")
@@ -31,6 +33,17 @@ def test_without_songs_files_are_grouped_by_their_stems(tmp_path):
     found, strangers = pair(files, None)
     assert found == {"a": ["a_1", "a_2"], "b": ["b"], "7": ["7"], "x_y": ["x_y"]}
     assert not strangers
+
+
+def test_songs_of_a_data_set(tmp_path):
+    songs = Split("midi_folder/made", "train", build_data(tmp_path))
+    stems = songs.stems()
+    assert stems == sorted(stems)
+    assert songs.about == "midi_folder/made, train"
+    for stem in stems:
+        assert songs.read(stem).notes.tolist() == song(int(stem)).notes.tolist()
+    with pytest.raises(M4MError, match="no split 'tests'"):
+        Split("midi_folder/made", "tests", tmp_path / "data")
 
 
 def test_parts_of_songs_and_samples():

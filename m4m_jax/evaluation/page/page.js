@@ -1,7 +1,7 @@
 "use strict";
 // Notes are [step, duration in steps, pitch, velocity, 1 for drums].
 const data = JSON.parse(document.getElementById("data").textContent);
-const STEP = 5, MARGIN = 4; // pixels of a step; above the highest note
+const MARGIN = 4; // pixels above the highest note
 
 // Seconds at a step of a song, by its tempos [step, quarters a minute].
 function secondsAt(song, step) {
@@ -100,17 +100,17 @@ function draw(canvas, song, part, low, high, cursor) {
   const pen = canvas.getContext("2d");
   pen.setTransform(devicePixelRatio, 0, 0, devicePixelRatio, 0, 0);
   pen.fillStyle = "#fafafa";
-  pen.fillRect(0, 0, song.steps * STEP, line);
+  pen.fillRect(0, 0, song.steps * song.scale, line);
   pen.fillStyle = "#ddd";
-  song.bars.forEach(bar => pen.fillRect(bar * STEP, 0, 1, line));
+  song.bars.forEach(bar => pen.fillRect(bar * song.scale, 0, 1, line));
   const paint = (notes, colour) => {
     pen.fillStyle = colour;
-    notes.forEach(([step, duration, pitch]) => pen.fillRect(step * STEP,
-      MARGIN + (high - pitch) * row, Math.max(duration, 0.5) * STEP - 1, Math.max(row - 0.5, 1.5)));
+    notes.forEach(([step, duration, pitch]) => pen.fillRect(step * song.scale,
+      MARGIN + (high - pitch) * row, Math.max(duration, 0.5) * song.scale - 1, Math.max(row - 0.5, 1.5)));
   };
   if (part.notes !== song.reference) paint(song.reference, "#bbb");
   paint(part.notes, part.colour);
-  if (cursor !== null) { pen.fillStyle = "#c00"; pen.fillRect(cursor * STEP, 0, 2, line); }
+  if (cursor !== null) { pen.fillStyle = "#c00"; pen.fillRect(cursor * song.scale, 0, 2, line); }
 }
 
 function showPart(song, part, low, high, parent) {
@@ -125,9 +125,9 @@ function showPart(song, part, low, high, parent) {
   const pane = element("div", "", box), canvas = element("canvas", "", pane);
   pane.className = "pane";
   const height = Math.min(Math.max(3 * (high - low + 1), 50), 190) + 2 * MARGIN;
-  canvas.width = song.steps * STEP * devicePixelRatio;
+  canvas.width = song.steps * song.scale * devicePixelRatio;
   canvas.height = height * devicePixelRatio;
-  canvas.style.width = song.steps * STEP + "px";
+  canvas.style.width = song.steps * song.scale + "px";
   canvas.style.height = height + "px";
   draw(canvas, song, part, low, high, null);
   let playing = false;
@@ -142,7 +142,7 @@ function showPart(song, part, low, high, parent) {
     button.textContent = "Stop";
   };
   button.onclick = () => (playing ? player.stop() : play(0));
-  canvas.onclick = event => play(event.offsetX / STEP);
+  canvas.onclick = event => play(event.offsetX / song.scale);
 }
 
 function showSong(song, number) {
@@ -152,6 +152,7 @@ function showSong(song, number) {
   box.ontoggle = () => {
     if (shown) return;
     shown = true;
+    song.scale = Math.min(5, 16000 / song.steps); // pixels of a step; a canvas may have 32,767
     const pitches = song.parts.flatMap(part => part.notes).concat(song.reference).map(note => note[2]);
     const low = pitches.reduce((a, b) => Math.min(a, b), 127), high = pitches.reduce((a, b) => Math.max(a, b), 0);
     if (song.reference.length) {
