@@ -551,7 +551,7 @@ def evaluate(
         typer.Option(
             metavar="PART",
             help="The part of the folders' files that is judged, or NAME=PART for one of them"
-            " (default: what m4m generate wrote, or else as in the songs).",
+            " (default: as in the songs, or what m4m generate wrote).",
         ),
     ] = None,
     reference: Annotated[

@@ -23,7 +23,10 @@ for _number, _pitches in enumerate(GROUPS.values()):
 
 
 def figures(truth: NoteTable, written: NoteTable) -> dict[str, float]:
-    """All of this module's figures; those that nothing can be said of are left out."""
+    """All of this module's figures; those that nothing can be said of are left out.
+
+    Those of each drum by itself are called `drum_36_f1`, and so on.
+    """
     own, other = drums(truth.notes), drums(written.notes)
     found = {
         "drum_f1": onset_f1(own, other),
@@ -33,17 +36,17 @@ def figures(truth: NoteTable, written: NoteTable) -> dict[str, float]:
         of_group = [notes[_GROUP[notes[:, PITCH]] == number] for notes in (own, other)]
         found[f"{name}_f1"] = onset_f1(*(in_groups(notes) for notes in of_group))
     found["groove_agreement"] = groove_agreement(truth, written)
+    found |= {f"drum_{pitch}_f1": f1 for pitch, f1 in drum_f1(own, other).items()}
     return {name: value for name, value in found.items() if value is not None}
 
 
 def drum_f1(truth: np.ndarray, written: np.ndarray) -> dict[int, float]:
-    """Onset F1 of each drum that either has: pitch -> F1. Notes are int32 [n, 6]."""
-    used = np.union1d(drums(truth)[:, PITCH], drums(written)[:, PITCH]).tolist()
+    """Onset F1 of each drum that either has: pitch -> F1. Notes of drums are int32 [n, 6]."""
     found = {}
-    for pitch in used:
-        value = onset_f1(*(n[n[:, PITCH] == pitch] for n in (drums(truth), drums(written))))
-        assert value is not None
-        found[pitch] = value
+    for pitch in np.union1d(truth[:, PITCH], written[:, PITCH]).tolist():
+        value = onset_f1(*(notes[notes[:, PITCH] == pitch] for notes in (truth, written)))
+        if value is not None:
+            found[pitch] = value
     return found
 
 

@@ -83,6 +83,7 @@ def write(
         reference=reference or model.card.reference,
         target=model.card.target,
         names={**setting.views.names, **model.card.parts},
+        ours=frozenset([name]),
     )
     setting = dataclasses.replace(
         setting,

@@ -20,6 +20,7 @@ from m4m_jax.music.parts import select
 
 _MIDI = (".mid", ".midi")
 _NUMBERED = re.compile(r"(.+)_(\d+)")
+_COUNTED = re.compile(r"(track|upto|from|notrack)-\d+")
 
 
 class LeftOut(NamedTuple):
@@ -116,6 +117,7 @@ class Views:
         written: the name of tracks that `m4m generate` writes for the task.
         names: the data set's names of parts.
         of_samples: system -> the selector of the target in its files, where that is another.
+        ours: the systems whose files this package wrote.
     """
 
     reference: str | None
@@ -123,6 +125,7 @@ class Views:
     written: str
     names: Mapping[str, str] = field(default_factory=dict)
     of_samples: Mapping[str, str] = field(default_factory=dict)
+    ours: frozenset[str] = frozenset()
 
     def song(self, song: NoteTable, stem: str) -> tuple[Parts, list[LeftOut]]:
         """A song's parts, as far as it has them, and what it lacks."""
@@ -140,13 +143,18 @@ class Views:
     def sample(self, song: NoteTable, system: str) -> NoteTable:
         """The target part of a sample's file: it may be empty.
 
-        Tracks of the name that `m4m generate` gives, or else the part of the song's own selector.
+        It is found by the selector told for the system, or the songs' own. `m4m generate` puts the
+        reference first, so where that selector counts tracks, those of the name that it gives are
+        the part.
 
         Raises:
             M4MError: the file has no such part.
         """
         part = self.of_samples.get(system)
-        if part is None and _tracks_named(song, self.written).any():
+        named = _tracks_named(song, self.written)
+        if system in self.ours:  # nothing may have been written
+            return song.replace(notes=song.notes[named[song.notes[:, TRACK]]])
+        if part is None and named.any() and _COUNTED.fullmatch(self.target):
             part = self.written
         return select(song, part or self.target, names=self.names)
 
@@ -154,9 +162,9 @@ class Views:
         """What a sample's file has of its reference: None where it has none."""
         if self.reference is None:
             return None
-        ours = _tracks_named(song, self.written)
-        if ours.any():
-            part = song.replace(notes=song.notes[~ours[song.notes[:, TRACK]]])
+        written = _tracks_named(song, self.written)
+        if written.any() and _COUNTED.fullmatch(self.reference):
+            part = song.replace(notes=song.notes[~written[song.notes[:, TRACK]]])
         else:
             try:
                 part = select(song, self.reference, names=self.names)

@@ -29,10 +29,14 @@ class Summary(TypedDict):
 
 
 def summarize(songs: Iterable[Sequence[Figures]]) -> dict[str, Summary]:
-    """The figures of songs, each with those of its samples, in the order of the catalogue."""
+    """The figures of songs, each with those of its samples, in the order of the catalogue.
+
+    Those that are not in it, of single drums, come last.
+    """
     listed = [list(samples) for samples in songs]
+    there = {name for samples in listed for sample in samples for name in sample}
     found = {}
-    for name in METRICS:
+    for name in (*METRICS, *sorted(there - METRICS.keys())):
         values = [[sample[name] for sample in samples if name in sample] for samples in listed]
         values = [samples for samples in values if samples]
         if values:

@@ -73,3 +73,20 @@ def test_what_generate_wrote_is_known_by_its_name():
     assert told.given_in(part([(0, 1, 60)], 16)) is None
     with pytest.raises(M4MError, match="track-1"):
         told.sample(SONG, "theirs")
+
+
+def test_a_model_may_have_written_nothing():
+    views = Views("track-1", "track-0", "melody", ours=frozenset(["ours"]))
+    assert not len(views.sample(chords("CF"), "ours").notes)
+    assert len(views.sample(chords("CF"), "theirs").notes) == 6
+
+
+def test_drums_are_known_without_a_name():
+    views = Views("nondrum", "drum", "drums")
+    kit = [
+        part([(0, 1, pitch)], 16, name=name, drum=True)
+        for pitch, name in ((36, "drums"), (38, "perc"))
+    ]
+    song = NoteTable.concat([chords("C"), *kit])
+    assert views.sample(song, "theirs").notes[:, 2].tolist() == [36, 38]
+    assert len(views.given_in(song).notes) == 3
