@@ -83,6 +83,8 @@ class OursTraining(Machine):
         graph, params, self.base = split(self.system)
         self.state = init_state(params)
         self.step = jax.jit(make_step(graph, Schedule(), dtype), donate_argnums=1)
+        self.hyper, self.key = jax.tree.map(jnp.float32, Hyper()), jax.random.key(0)
+        self.packed: dict[int, PackedBatch] = {}
 
     def load(self, windows: Windows) -> None:
         """Take the batches to work on."""
@@ -101,9 +103,10 @@ class OursTraining(Machine):
         return jax.tree.map(lambda x: x[None], packed)
 
     def run(self, number: int) -> None:
-        """A step."""
-        key = jax.random.key(0)
-        self.state, metrics = self.step(self.base, self.state, self.batch(number), Hyper(), key)
+        """A step; meanwhile the next batch is packed, as in training."""
+        batch = self.packed.pop(number, None) or jax.device_put(self.batch(number))
+        self.state, metrics = self.step(self.base, self.state, batch, self.hyper, self.key)
+        self.packed = {number + 1: jax.device_put(self.batch(number + 1))}
         jax.block_until_ready((self.state, metrics))
 
     def operations(self, number: int) -> int:

@@ -16,9 +16,10 @@ from jax import Array
 
 from m4m_jax.data.packing import PackedBatch
 from m4m_jax.errors import M4MError
+from m4m_jax.models.lookup import gather
 from m4m_jax.models.noise import Noise
 from m4m_jax.models.roformer import KEEP_VARIANCE, NORMAL, Cache, Layer, Stack, causal
-from m4m_jax.models.system import System, gather
+from m4m_jax.models.system import System
 from m4m_jax.music.simunote import Vocabulary, by_name
 
 ENCODERS = ("reference", "masked")

@@ -15,6 +15,7 @@ from flax import nnx
 from jax import Array
 
 from m4m_jax.data.packing import PackedBatch
+from m4m_jax.models.lookup import gather, look_up
 from m4m_jax.models.nll import nll_sum, token_nll
 from m4m_jax.models.noise import Noise, at, span_mask
 from m4m_jax.models.placement import constrain
@@ -90,14 +91,14 @@ class System(nnx.Module, abc.ABC):
             return None
         if self.reference_lm is not self.lm:
             embedded = self.reference_lm.embed(batch, self.lm_noise(at(noise, 5)))
-        steps = gather(embedded, batch.reference)
+        steps = look_up(embedded, batch.reference)
         return self.prepare(steps, batch.rows.shape[-1], at(noise, 4))
 
     def packed_states(self, batch: PackedBatch, noise: Noise | None = None) -> Array:
         """The local decoder's outputs [S, K, P, D], from which the packed tokens' logits come."""
         embedded = self.lm.embed(batch, self.lm_noise(at(noise, 0)))  # [S, R, D]
         embedded = constrain(embedded, "shard", None, "embed")
-        target = self.hide(gather(embedded, batch.target), at(noise, 1))  # [S, B, T, D]
+        target = self.hide(look_up(embedded, batch.target), at(noise, 1))  # [S, B, T, D]
         reference = self.references(batch, embedded, noise)
         states = self.target_states(target, reference, at(noise, 2))
         flat = states.reshape(states.shape[0], -1, states.shape[-1])  # [S, B T, D]
@@ -126,8 +127,3 @@ class System(nnx.Module, abc.ABC):
         h, head, real = self.packed_states(batch, noise), self.lm.head, batch.step >= 0
         weight = real.astype(jnp.promote_types(h.dtype, jnp.float32))
         return nll_sum(h, head.kernel[...], head.bias[...], batch.tokens, weight), real.sum()
-
-
-def gather(rows: Array, index: Array) -> Array:
-    """`rows` [S, R, D] at `index` [S, ...] -> [S, ..., D]; an index of -1 gives some row."""
-    return jax.vmap(lambda r, i: r[i])(rows, index)
