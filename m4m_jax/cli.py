@@ -427,18 +427,38 @@ def train(
     all_hosts: Annotated[
         bool, typer.Option("--all-hosts", help="Let all hosts tell, not only the first.")
     ] = False,
+    coordinator: Annotated[
+        str | None,
+        typer.Option(metavar="HOST:PORT", help="Of several processes: where number 0 is."),
+    ] = None,
+    processes: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="How many processes there are.")
+    ] = None,
+    process: Annotated[
+        int | None, typer.Option(metavar="I", min=0, help="The number of this one, from 0.")
+    ] = None,
+    join_seconds: Annotated[
+        int, typer.Option(metavar="S", min=1, help="How long to wait for all of them.")
+    ] = 300,
 ) -> None:
-    """Train a language model or an adapter; goes on by itself where a run stopped."""
+    """Train a language model or an adapter; goes on by itself where a run stopped.
+
+    On TPU pods, SLURM and GKE its processes find each other; elsewhere --coordinator, --processes
+    and --process tell them. Status 75 says that it was stopped by SIGTERM, saved, and can go on.
+    """
+    runtime.stop_by_signal()
     from m4m_jax.config import load_config, run_name
 
     settings = load_config(config, changes or ())
     path = out or f"runs/{run_name(config, changes or ())}"
     _quiet_libraries()
-    from m4m_jax.training.run import run
+    from m4m_jax.training import hosts
+    from m4m_jax.training.process import train_here
     from m4m_jax.training.telling import quiet_unless, tells
 
+    hosts.join(coordinator, processes, process, seconds=join_seconds)
     with quiet_unless(tells(all_hosts)):
-        result = run(settings, path, data_dir, all_hosts=all_hosts)
+        result = train_here(settings, path, data_dir, all_hosts=all_hosts)
         print(f"validation NLL {result.before:.4f} -> {result.best:.4f} nats a token")
         print(result.path)
 

@@ -186,7 +186,8 @@ class Config(Section):
     mask_rate, reference_mask_rate: about the share of an adapter's target steps that span masking
     hides in training, and of its reference steps that it hides always.
     precision: what the arithmetic is done in; parameters stay float32.
-    keep: how many of the best checkpoints are kept beside the latest.
+    keep: how many of the best checkpoints are kept beside the two latest; `keep_every` keeps one in
+    so many steps for good.
     mesh: device mesh by axis; -1 takes all devices that are left.
     remat: compute each layer anew in the backward pass instead of keeping what is inside it.
     profile: steps that JAX's profiler records, FIRST..LAST.
@@ -223,6 +224,7 @@ class Config(Section):
     every: Every = Every()
     validation_batches: Positive = 25
     keep: Positive = 10
+    keep_every: Positive | None = None
     mesh: dict[Literal["data", "fsdp", "tensor"], Devices] = {"data": -1}
     remat: bool = False
     seed: Annotated[int, pydantic.Field(ge=0, lt=2**32)] = 0

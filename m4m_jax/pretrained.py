@@ -24,6 +24,7 @@ from etils import epath
 from flax import nnx
 from orbax.checkpoint import checkpoint_managers as policies
 
+from m4m_jax import digests
 from m4m_jax.convert import foreign
 from m4m_jax.data.packing import halvings, largest, pack, unpack
 from m4m_jax.errors import M4MError
@@ -142,8 +143,14 @@ def _packed_nll(graph, weights, batch):
     return nnx.merge(graph, weights).packed_nll(batch)
 
 
-def step_manager(path: epath.PathLike, keep: int | None = None, **options) -> ocp.CheckpointManager:
-    """The Orbax manager of a directory's step folders: the latest and the `keep` best are kept."""
+def step_manager(
+    path: epath.PathLike, keep: int | None = None, keep_every: int | None = None, **options
+) -> ocp.CheckpointManager:
+    """The Orbax manager of a directory's step folders.
+
+    Kept are the two latest, so that there is one where the last is damaged; the `keep` best; and
+    those of every `keep_every` steps.
+    """
 
     def nll(metrics: dict[str, float]) -> float:
         return metrics[METRIC]
@@ -151,7 +158,10 @@ def step_manager(path: epath.PathLike, keep: int | None = None, **options) -> oc
     best = policies.BestN(
         get_metric_fn=nll, reverse=True, n=keep, keep_checkpoints_without_metrics=False
     )
-    policy = policies.AnyPreservationPolicy([policies.LatestN(1), best])
+    kept = [policies.LatestN(2), best]
+    if keep_every is not None:
+        kept.append(policies.EveryNSteps(keep_every))
+    policy = policies.AnyPreservationPolicy(kept)
     return ocp.CheckpointManager(
         absolute(path),
         options=ocp.CheckpointManagerOptions(
@@ -181,6 +191,7 @@ def save_arrays(arrays: Mapping[str, Any], card: Card, path: epath.PathLike) -> 
             # Until a file is full it is kept in memory.
             saved = ocp.args.PyTreeSave(dict(arrays), ocdbt_target_data_file_size=FILE_SIZE)
             manager.save(0, args=ocp.args.Composite(model=saved))
+        digests.write(folder / "0")
         write_card(card, folder)
 
 
@@ -328,21 +339,33 @@ def _restore(path: epath.Path, state: nnx.State) -> dict[str, Any]:
     }
     mirror = None if in_reach(path) else Mirror(path)
     folder = path if mirror is None else mirror.near
-    with step_manager(folder, read_only=True, create=False, save_interval_steps=0) as manager:
-        step = manager.best_step() if manager.best_step() is not None else manager.latest_step()
-        if step is None:
-            raise M4MError(f"{path} is incomplete: it holds no finished checkpoint")
-        args = ocp.args.Composite(model=ocp.args.StandardRestore(wanted))
-        try:
+    where = path
+    try:
+        with step_manager(folder, read_only=True, create=False, save_interval_steps=0) as manager:
+            best = manager.best_step()
+            step = manager.latest_step() if best is None else best
+            if step is None:
+                raise M4MError(f"{path} is incomplete: it holds no finished checkpoint")
+            where = path / str(step)
             if mirror is not None:
                 mirror.fetch(step)
+            _check_digests(where)
             _check_names(folder / str(step) / "model", set(wanted))
+            args = ocp.args.Composite(model=ocp.args.StandardRestore(wanted))
             return manager.restore(step, args=args)["model"]
-        except Exception as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise M4MError(
-                f"{path / str(step)} cannot be read as its model.json says: {reason}"
-            ) from error
+    except M4MError:
+        raise
+    except Exception as error:
+        for other in path.iterdir():  # the figures of all are read
+            _check_digests(other)
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise M4MError(f"{where} cannot be read as its model.json says: {reason}") from error
+
+
+def _check_digests(folder: epath.Path) -> None:
+    """M4MError where a step folder is not what was saved; one without digests is not looked at."""
+    if (folder / digests.FILE).exists() and (fault := digests.fault(folder)):
+        raise M4MError(f"{folder} is damaged: {fault}; without it, the next best step is loaded")
 
 
 def _check_names(item: epath.Path, wanted: set[str]) -> None:

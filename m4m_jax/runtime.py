@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
+import signal
 import sys
 from pathlib import Path
 
@@ -14,6 +15,25 @@ LARGE_PAGES = (
     f":glibc.malloc.trim_threshold={2**36}"
 )
 """Large pages, all memory of all threads out of one region, and none given back before the end."""
+
+RESUME = 75
+"""The exit status of a run that was stopped and can go on (EX_TEMPFAIL of sysexits.h)."""
+
+
+def stop_by_signal() -> None:
+    """End the command on SIGTERM as a run that goes on later, as long as it has begun nothing."""
+
+    def leave(number: int, frame: object) -> None:
+        stopped("nothing was saved yet")
+        os._exit(RESUME)
+
+    signal.signal(signal.SIGTERM, leave)
+
+
+def stopped(saved: str) -> None:
+    """Say that a run was stopped, and what is left of it."""
+    line = f"m4m: stopped by SIGTERM; {saved}; the same command goes on from there"
+    print(line, file=sys.stderr, flush=True)
 
 
 def use_large_pages() -> None:

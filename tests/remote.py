@@ -122,7 +122,7 @@ class BucketPath(epath.Path):
         return dst
 
     def stat(self):
-        return self._file.stat()
+        return epath.Path(self._file).stat()
 
 
 def _matches(name, pattern):

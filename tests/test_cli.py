@@ -82,7 +82,7 @@ HELP = {
     ("bench", "train"): ["--work", "--data", "--json"],
     ("bench", "sample"): ["--work", "--data", "--json"],
     ("bench", "data"): ["--work", "--data", "--json"],
-    ("train",): ["--out", "--data-dir"],
+    ("train",): ["--out", "--data-dir", "--all-hosts", "--coordinator", "--processes"],
     ("generate",): ["--model", "--samples", "--temperature", "--top-k", "--top-p", "--plot"],
     ("bench", "analysis"): ["--work", "--data", "--json"],
     ("analyze",): ["--out", "--model", "--base", "--reference-base"],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -17,9 +18,9 @@ class CountedStep:
     They are counted once for each size of batches, from the trace that the step is compiled from.
     """
 
-    def __init__(self, step: Any):
-        """step: of `make_step`, jitted."""
-        self.step = step
+    def __init__(self, step: Any, before_compiling: Callable[[TrainState], None] = lambda _: None):
+        """step: of `make_step`, jitted. before_compiling: called with the state before it is."""
+        self.step, self.before_compiling = step, before_compiling
         self.flops: dict[Any, int] = {}
 
     def __call__(
@@ -28,6 +29,7 @@ class CountedStep:
         """A step, as `training.step.Step`."""
         size = tuple(x.shape for x in jax.tree.leaves(batch))
         if size not in self.flops:
+            self.before_compiling(state)
             traced = self.step.trace(base, state, batch, *rest)
             self.flops[size] = matmul_flops(traced.jaxpr)
         state, metrics = self.step(base, state, batch, *rest)

@@ -148,6 +148,9 @@ class Feed:
         return Batches(self.stream, self.packer, self.sizes)
 
 
+Evaluate = Callable[[PackedBatch], tuple[Any, Any]]
+
+
 class HeldOut:
     """The packed batches of each component's validation windows, all of one size."""
 
@@ -162,20 +165,40 @@ class HeldOut:
         for feed in self.feeds.values():
             feed.sizes = (size,)
 
-    def nll(self, evaluate: Callable[[PackedBatch], tuple[Any, Any]]) -> dict[str, float]:
+    def nll(
+        self, evaluate: Evaluate, stops: Callable[[], bool] = lambda: False
+    ) -> dict[str, float] | None:
         """The NLL a token: over all windows, and by component where there are several.
 
-        evaluate: a packed batch -> (sum of the NLL, tokens).
+        evaluate: a packed batch -> (sum of the NLL, tokens). stops: whether to stop after a batch;
+        then there is no NLL.
         """
-        sums = {label: self._sums(feed, evaluate) for label, feed in self.feeds.items()}
+        sums = {}
+        for label, feed in self.feeds.items():
+            found = self._sums(feed, evaluate, stops)
+            if found is None:
+                return None
+            sums[label] = found
         value, tokens = (sum(x) for x in zip(*sums.values(), strict=True))
         by_component = {
             f"{METRIC}/{label}": value / tokens for label, (value, tokens) in sums.items()
         }
         return {METRIC: value / tokens} | (by_component if len(sums) > 1 else {})
 
-    def _sums(self, feed: Feed, evaluate: Callable[[PackedBatch], Any]) -> tuple[float, int]:
-        sums = [evaluate(batch) for batch in placed(feed.batches(), self.mesh)]
+    def compile(self, evaluate: Evaluate) -> None:
+        """Evaluate one batch, so that the program is there."""
+        feed = next(iter(self.feeds.values()))
+        jax.block_until_ready(evaluate(next(placed(feed.batches(), self.mesh))))
+
+    def _sums(
+        self, feed: Feed, evaluate: Evaluate, stops: Callable[[], bool]
+    ) -> tuple[float, int] | None:
+        sums: list[tuple[Any, Any]] = []
+        for batch in placed(feed.batches(), self.mesh):
+            jax.block_until_ready(sums[-1:])  # one batch is under way while the next is made
+            if stops():
+                return None
+            sums.append(evaluate(batch))
         return sum(float(value) for value, _ in sums), sum(int(tokens) for _, tokens in sums)
 
 

@@ -8,9 +8,10 @@ import os
 import tempfile
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
+import numpy as np
 import rich.progress
 from etils import epath
 from tensorboardX import SummaryWriter
@@ -20,24 +21,38 @@ from m4m_jax.files import atomic_path
 from m4m_jax.mirror import copy_tree
 from m4m_jax.pretrained import METRIC
 from m4m_jax.training.checkpoints import Checkpoints
+from m4m_jax.training.preemption import Preempted, Preemption
 from m4m_jax.training.state import TrainState
 
 Metrics = dict[str, Any]
+
+UNFINISHED = "unfinished"
+"""Of a checkpoint's data: the metrics of its step, where hooks have yet to be called with them."""
 
 
 class Validation:
     """Adds the NLL on validation windows to the metrics, now and then and at the end."""
 
-    def __init__(self, validate: Callable[[Any], dict[str, float]], every: int, last: int):
-        self.validate, self.every, self.last = validate, every, last
+    def __init__(
+        self,
+        validate: Callable[[Any], dict[str, float] | None],
+        every: int,
+        last: int,
+        save: SaveCheckpoints,
+    ):
+        """validate: parameters -> NLL, or None where the run is told to stop meanwhile."""
+        self.validate, self.every, self.last, self.save = validate, every, last, save
 
     def after(self, step: int, state: TrainState, metrics: Metrics) -> None:
         """Validate where a multiple of `every`, or the end, is reached."""
         if step % self.every == 0 or step == self.last:
             jax.block_until_ready(state)  # the validation waits for that anyway
             began = time.monotonic()
-            metrics.update(self.validate(state.params))
-            metrics["validation_seconds"] = time.monotonic() - began
+            found = self.validate(state.params)
+            if found is None:
+                self.save.unfinished(step, state, metrics)
+            else:
+                metrics.update(found, validation_seconds=time.monotonic() - began)
 
     def close(self) -> None:
         """Nothing to do."""
@@ -56,11 +71,9 @@ class StopAtNaN:
         for name in ("nll", "gradient_norm", METRIC):
             if not math.isfinite(float(metrics.get(name, 0.0))):
                 self.checkpoints.wait()
-                good = self.checkpoints.latest()
-                kept = "no checkpoint was saved" if good is None else f"the last good one is {good}"
                 raise M4MError(
-                    f"{name} is {float(metrics[name])} at step {step}; {kept} in "
-                    f"{self.checkpoints.path}; try a lower learning rate or a clip"
+                    f"{name} is {float(metrics[name])} at step {step}; "
+                    f"{self.checkpoints.last_good}; try a lower learning rate or a clip"
                 )
 
     def close(self) -> None:
@@ -68,21 +81,91 @@ class StopAtNaN:
 
 
 class SaveCheckpoints:
-    """Saves state and data iterator, every so many steps and at the end."""
+    """Saves state and data iterator, every so many steps and at the end, and where the run stops.
+
+    Nothing can be saved while a program compiles, so it saves before one does, too.
+    """
 
     def __init__(
-        self, checkpoints: Checkpoints, data: Callable[[], dict[str, Any]], every: int, last: int
+        self,
+        checkpoints: Checkpoints,
+        data: Callable[[], dict[str, Any]],
+        every: int,
+        last: int,
+        stop: Preemption,
     ):
         self.checkpoints, self.data, self.every, self.last = checkpoints, data, every, last
+        self.stop, self.unsaved = stop, dict[str, Any]()
 
     def after(self, step: int, state: TrainState, metrics: Metrics) -> None:
         """Begin to save where a multiple of `every`, or the end, is reached."""
-        if step % self.every == 0 or step == self.last:
-            self.checkpoints.save(state, self.data(), metrics.get(METRIC))
+        self.checkpoints.check()
+        self.unsaved, stops = self.data(), self.stop.passed()
+        if stops or step % self.every == 0 or step == self.last:
+            self._save(step, state, metrics.get(METRIC))
+        if stops and step < self.last:
+            self._end()
+
+    def unfinished(self, step: int, state: TrainState, metrics: Metrics) -> NoReturn:
+        """End the run after a step before all is done that comes after it, to be done next time."""
+        self.unsaved = {**self.data(), UNFINISHED: _plain(metrics)}
+        self._save(step, state, None)
+        self._end()
+
+    def before_compiling(self, state: TrainState) -> None:
+        """Save what is not."""
+        if self.unsaved:
+            self._save(int(state.step), state, None)
+        self.stop.hold(False)
+
+    def _save(self, step: int, state: TrainState, nll: float | None) -> None:
+        self.checkpoints.save(step, state, self.unsaved, nll)
+        self.unsaved = {}
+
+    def _end(self) -> NoReturn:
+        self.checkpoints.wait()
+        self.stop.hold(False)
+        raise Preempted
 
     def close(self) -> None:
         """Finish what is being saved."""
         self.checkpoints.close()
+
+
+class Hold:
+    """Marks that a step was made, which is yet to be saved."""
+
+    def __init__(self, stop: Preemption):
+        self.stop = stop
+
+    def after(self, step: int, state: TrainState, metrics: Metrics) -> None:
+        """Hold on to the state."""
+        self.stop.hold(True)
+
+    def close(self) -> None:
+        """There is nothing more to be saved."""
+        self.stop.hold(False)
+
+
+def _plain(metrics: Metrics) -> Metrics:
+    """Metrics as numbers."""
+    return {name: np.asarray(value).item() for name, value in metrics.items()}
+
+
+class SavingTime:
+    """Adds the seconds that training has waited for checkpoints since the line before."""
+
+    def __init__(self, checkpoints: Checkpoints):
+        self.checkpoints, self.told = checkpoints, 0.0
+
+    def after(self, step: int, state: TrainState, metrics: Metrics) -> None:
+        """Tell where figures were fetched."""
+        if "logged" in metrics:
+            metrics["saving_seconds"] = self.checkpoints.blocked - self.told
+            self.told = self.checkpoints.blocked
+
+    def close(self) -> None:
+        """Nothing to do."""
 
 
 class MetricsFile:

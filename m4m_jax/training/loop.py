@@ -35,13 +35,17 @@ def train(
     *,
     steps: int,
     hooks: Sequence[Hook] = (),
+    unfinished: dict[str, Any] | None = None,
 ) -> TrainState:
     """Train until step number `steps`.
 
     The metrics that hooks see are the step's, and `input_wait_seconds`, for which it waited for its
-    batch.
+    batch. unfinished: those of the state's step, where its hooks have yet to be called.
     """
     try:
+        if unfinished is not None:
+            for hook in hooks:
+                hook.after(int(state.step), state, unfinished)
         for number in range(int(state.step) + 1, steps + 1):
             with jax.profiler.StepTraceAnnotation("train", step_num=number):
                 began = time.monotonic()

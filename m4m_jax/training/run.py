@@ -30,12 +30,13 @@ from m4m_jax.models.seq2seq import seq2seq_size
 from m4m_jax.models.system import System
 from m4m_jax.music.tasks import Task
 from m4m_jax.pretrained import METRIC, Model
-from m4m_jax.training import hooks, sharding
+from m4m_jax.training import hooks, hosts, sharding
 from m4m_jax.training.checkpoints import Checkpoints
 from m4m_jax.training.counted import CountedStep
 from m4m_jax.training.feed import Feed, HeldOut, placed
 from m4m_jax.training.loop import Hook, train
 from m4m_jax.training.optim import Hyper, Schedule
+from m4m_jax.training.preemption import Preemption
 from m4m_jax.training.profiling import Profile
 from m4m_jax.training.rates import Rates
 from m4m_jax.training.state import init_state, save_memory, split
@@ -153,7 +154,7 @@ class Result:
     best: float
 
 
-_MAY_CHANGE = ("steps", "every", "keep", "packed", "profile", "remat")
+_MAY_CHANGE = ("steps", "every", "keep", "keep_every", "packed", "profile", "mesh", "remat")
 
 
 def described(config: Config, windows: Supply) -> dict[str, Any]:
@@ -176,6 +177,14 @@ def described(config: Config, windows: Supply) -> dict[str, Any]:
     return told | ({"mixture": tuple(parts)} if len(parts) > 1 else {})
 
 
+def _difference(before: Any, now: Any) -> str:
+    """How a value of a configuration differs from that of the run that is there."""
+    if not (isinstance(before, dict) and isinstance(now, dict)):
+        return f"{before} there, {now} here"
+    keys = [key for key in {**before, **now} if before.get(key) != now.get(key)]
+    return ", ".join(f"{key}: {_difference(before.get(key), now.get(key))}" for key in keys)
+
+
 def settle(config: Config, card: Card, path: epath.Path) -> None:
     """Write config and card into a new run's directory; refuse one of another run.
 
@@ -184,7 +193,10 @@ def settle(config: Config, card: Card, path: epath.Path) -> None:
     file, now = path / "config.yaml", config.model_dump(mode="json")
     if file.exists():
         before = load_config(file).model_dump(mode="json")
-        differ = [k for k in now if k not in _MAY_CHANGE and before[k] != now[k]]
+        fixed = [key for key in now if key not in _MAY_CHANGE]
+        if config.optimizer.schedule != "constant":  # its rates depend on where it ends
+            fixed.append("steps")
+        differ = [f"{k} ({_difference(before[k], now[k])})" for k in fixed if before[k] != now[k]]
         if differ:
             raise M4MError(
                 f"{path} holds a run with another {', '.join(differ)}; name a new directory with -o"
@@ -207,12 +219,16 @@ def run(
     data_dir: epath.PathLike | None = None,
     *,
     all_hosts: bool = False,
+    stop: Preemption | None = None,
 ) -> Result:
     """Train by a configuration in the directory `path`, or go on where a run there stopped.
 
     all_hosts: whether all hosts write their figures, in files of their own, or only the first.
+    stop: what tells the run to save and to end before its time; then it raises `Preempted`.
     """
+    stop = stop or Preemption()
     path, task, mesh = epath.Path(path), task_of(config), sharding.make_mesh(config.mesh)
+    hosts.check_shares(config.batch, sharding.shards(mesh))
     parts = config.accumulate * sharding.shards(mesh)
     if config.batch % parts:
         raise M4MError(
@@ -227,7 +243,8 @@ def run(
     masked = system.lm.masked or system.reference_lm.masked
     feed = Feed(config, windows.train, mesh, masked=masked)
     validation = HeldOut(config, windows.validation, mesh, masked=masked)
-    settle(config, card.model_copy(update=described(config, windows)), path)
+    card = card.model_copy(update=described(config, windows))
+    hosts.on_first(lambda: settle(config, card, path))
     if config.remat:
         save_memory(system)
     graph, params, base = split(system)
@@ -236,11 +253,13 @@ def run(
     state = sharding.place(init_state(params), mesh)
     places = sharding.places(state, mesh)
 
-    checkpoints = Checkpoints(path, config.keep, whole)
-    batches = feed.batches()
+    checkpoints = Checkpoints(path, config.keep, config.keep_every, whole)
+    stop.tells(checkpoints)
+    batches, unfinished = feed.batches(), None
     if checkpoints.latest() is not None:
-        state, position = checkpoints.restore(state)
-        batches.set_state(position)
+        state, data = checkpoints.restore(state)
+        unfinished = data.pop(hooks.UNFINISHED, None)
+        batches.set_state(data)
     resumed = int(state.step)
 
     dtype = jnp.dtype(config.precision)
@@ -251,42 +270,51 @@ def run(
     )
     evaluate = functools.partial(jax.jit(make_evaluation(graph, dtype, mesh)), base)
 
-    def validate(params: Any) -> dict[str, float]:
-        return validation.nll(lambda batch: evaluate(params, batch))
+    def validate(params: Any) -> dict[str, float] | None:
+        return validation.nll(lambda batch: evaluate(params, batch), stop.passed)
 
-    telling = tells(all_hosts)
+    telling, last = tells(all_hosts), resumed - (unfinished is not None)
     figures_file = path / "metrics.jsonl"
-    log = hooks.MetricsFile(own(figures_file) if telling else figures_file, resumed, telling)
-    if resumed < config.steps:
+    log = hooks.MetricsFile(own(figures_file) if telling else figures_file, last, telling)
+    if last < config.steps:
         print("compiling, which may take a minute", flush=True)
     else:
-        print(f"finished before, at step {resumed}; a larger steps=... trains on", flush=True)
+        more = "; a larger steps=... trains on" if schedule.kind == "constant" else ""
+        print(f"finished before, at step {resumed}{more}", flush=True)
     if not resumed:
-        log.write(0, validate(state.params))
+        log.write(0, validate(state.params) or {})
+    elif resumed < config.steps:
+        # Later there are steps that would be lost if the run were stopped while this compiles.
+        validation.compile(functools.partial(evaluate, state.params))
     every, title = config.every, f"{config.system} {config.task}"
+    save = hooks.SaveCheckpoints(
+        checkpoints, batches.get_state, every.checkpoint, config.steps, stop
+    )
     after: list[Hook] = [
-        hooks.Validation(validate, every.validation, config.steps),
+        hooks.Hold(stop),
+        hooks.Validation(validate, every.validation, config.steps, save),
         Rates(every.log),
         hooks.StopAtNaN(checkpoints, every.checkpoint),
+        hooks.SavingTime(checkpoints),
         log,
     ]
     if telling:
         board = own(path / "tensorboard")
         after += [hooks.TensorBoard(board), hooks.Console(title, resumed, config.steps)]
         after += [Profile(board, config.profiled, resumed)] if config.profiled else []
-    after.append(
-        hooks.SaveCheckpoints(checkpoints, batches.get_state, every.checkpoint, config.steps)
-    )
+    after.append(save)
     key = jax.random.key(config.seed)
-    train(
-        CountedStep(step),
-        base,
-        state,
-        placed(batches, mesh),
-        hyper_of(config),
-        key,
-        steps=config.steps,
-        hooks=after,
-    )
+    with checkpoints.told_of_a_full_disk():
+        train(
+            CountedStep(step, save.before_compiling),
+            base,
+            state,
+            placed(batches, mesh),
+            hyper_of(config),
+            key,
+            steps=config.steps,
+            hooks=after,
+            unfinished=unfinished,
+        )
     figures = [line[METRIC] for line in log.lines() if METRIC in line]
     return Result(path, figures[0], min(figures))

@@ -1,0 +1,81 @@
+"""How far runs of several processes are from those of one, in float64; run as a program.
+
+    python -m tests.training.equality [--steps 20]
+
+Prints, for each system, mesh and number of processes, the tensor that differs most.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from tests.training import runs
+from tests.training.command import Process, write_config
+
+TOLERANCE = 1e-9
+"""Of a tensor's norm."""
+DEVICES = 4
+MESHES = ("{data: 4}", "{data: 2, fsdp: 2}", "{fsdp: 4}", "{data: 2, tensor: 2}")
+
+
+def train(
+    folder: Path, name: str, processes: int, *changes: str, config: str = "c.yaml"
+) -> Process:
+    """Start a run of so many processes, with four devices in all."""
+    return Process(
+        *("train", folder / config, *changes, "-o", folder / name, "--data-dir", folder / "data"),
+        processes=processes,
+        devices=DEVICES // processes,
+        JAX_ENABLE_X64="1",
+        JAX_COMPILATION_CACHE_DIR=os.fspath(folder / "cache"),
+    )
+
+
+def differences(path: Path, other: Path, step: int) -> dict[str, float]:
+    """By tensor, how far two runs are from each other at a step, over the tensor's norm.
+
+    Softmax does not see the biases of keys: their gradients are rounding errors, which AdamW blows
+    up to the size of all others.
+    """
+    one, two = runs.arrays(path, step), runs.arrays(other, step)
+    assert one.keys() == two.keys()
+    return {
+        name: float(np.linalg.norm(two[name] - value) / max(np.linalg.norm(value), 1e-300))
+        for name, value in one.items()
+        if not name.endswith("key.bias")
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--steps", type=int, default=20)
+    steps = parser.parse_args().steps
+    every = {"log": 10, "validation": 100, "checkpoint": 100}
+    linked = {"adapter": {"width": 16, "heads": 2, "lora_rank": 2, "lora_alpha": 4.0}}
+    linked |= {"system": "cross", "task": "chord-to-melody"}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        runs.build_data(folder)
+        write_config(folder / "lm.yaml", steps=steps, every=every)
+        linked["base"] = os.fspath(folder / "lm-0-1")
+        write_config(folder / "cross.yaml", steps=steps, every=every, **linked)
+        for system in ("lm", "cross"):
+            for number, mesh in enumerate(MESHES):
+                for processes in (1, 2, 4):
+                    if processes > 2 and "tensor" in mesh:
+                        continue  # two processes would share a shard of the batch
+                    run = f"{system}-{number}-{processes}"
+                    process = train(folder, run, processes, f"mesh={mesh}", config=f"{system}.yaml")
+                    assert process.end()[0] == 0, process.told
+                    found = differences(folder / f"{system}-{number}-1", folder / run, steps)
+                    worst = max(found, key=lambda tensor: found[tensor])
+                    print(f"{system} {mesh} {processes}: {found[worst]:.1e} ({worst})", flush=True)
+
+
+if __name__ == "__main__":
+    main()

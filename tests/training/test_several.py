@@ -1,0 +1,65 @@
+"""Several real processes train as one does, stop together, and go on as another number of them."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from tests.training import runs
+from tests.training.command import write_config
+from tests.training.equality import TOLERANCE, differences, train
+
+
+@pytest.mark.slow
+def test_two_processes_stop_together_and_four_go_on_as_one_would(tmp_path):
+    write_config(
+        tmp_path / "c.yaml",
+        steps=20,
+        every={"log": 1, "validation": 10, "checkpoint": 100},
+        mesh={"data": 2, "fsdp": 2},
+    )
+    runs.build_data(tmp_path)
+    alone = train(tmp_path, "one", 1)
+    assert alone.end()[0] == 0, alone.told
+
+    several = train(tmp_path, "several", 2)
+    several.read_to("[0] lm continuation 5/")
+    # The signal reaches one of them only, and not the one that the others talk through.
+    os.kill(child(several.process.pid, "--process 1"), signal.SIGTERM)
+    status, seconds = several.end()
+    assert status == 75, several.told
+    assert seconds < 25
+    assert several.told.count("stopped by SIGTERM; the last good checkpoint is") == 1
+    (stopped_at,) = runs.folders(tmp_path / "several")
+    assert 5 < stopped_at < 20
+
+    more = train(tmp_path, "several", 4)
+    assert more.end()[0] == 0, more.told
+    assert "[1] lm" not in more.told  # one tells
+    found = differences(tmp_path / "one", tmp_path / "several", 20)
+    assert max(found.values()) < TOLERANCE, max(found, key=lambda name: found[name])
+
+
+def test_a_batch_that_does_not_divide_among_processes_is_refused(tmp_path):
+    write_config(tmp_path / "c.yaml", batch=6)
+    process = train(tmp_path, "run", 4)
+    status, _ = process.end()
+    assert status == 2
+    told = "m4m: a batch of 6 windows cannot be divided among 4 processes; give a multiple of 4"
+    assert process.told.count(told) == 4
+
+
+def child(parent: int, words: str) -> int:
+    """The process that another has started with these words in its command."""
+    for folder in Path("/proc").iterdir():
+        try:
+            parents = (folder / "stat").read_text().rpartition(")")[2].split()[1]
+            command = (folder / "cmdline").read_text().replace("\0", " ")
+        except (OSError, IndexError):
+            continue
+        if parents == str(parent) and words in command:
+            return int(folder.name)
+    raise AssertionError(f"no child of {parent} has {words}")
