@@ -11,12 +11,11 @@ import pytest
 from m4m_jax.errors import M4MError
 from m4m_jax.training import roll_call
 from m4m_jax.training.hosts import join
+from tests.devices import free_port
 
 
 def free_address() -> str:
-    with socket.socket() as server:
-        server.bind(("127.0.0.1", 0))
-        return f"127.0.0.1:{server.getsockname()[1]}"
+    return f"127.0.0.1:{free_port()}"
 
 
 def answers(who, of: int, seconds: float, address: str | None = None) -> list[str]:
