@@ -44,12 +44,12 @@ def test_two_processes_stop_together_and_four_go_on_as_one_would(tmp_path):
 
 
 def test_a_batch_that_does_not_divide_among_processes_is_refused(tmp_path):
-    write_config(tmp_path / "c.yaml", batch=6)
-    process = train(tmp_path, "run", 4)
+    write_config(tmp_path / "c.yaml", batch=5)
+    process = train(tmp_path, "run", 2)
     status, _ = process.end()
     assert status == 2
-    told = "m4m: a batch of 6 windows cannot be divided among 4 processes; give a multiple of 4"
-    assert process.told.count(told) == 4
+    told = "m4m: a batch of 5 windows cannot be divided among 2 processes; give a multiple of 2"
+    assert process.told.count(told) == 2
 
 
 def child(parent: int, words: str) -> int:
