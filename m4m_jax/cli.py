@@ -789,6 +789,8 @@ def _quiet_libraries() -> None:
     from absl import logging
 
     logging.set_verbosity(logging.ERROR)
+    # Orbax prints the tracebacks of errors that it also raises.
+    logging.get_absl_logger().addFilter(lambda record: "orbax" not in record.pathname)
 
 
 def _fail(message: str) -> int:
