@@ -51,20 +51,6 @@ def join(
     jax.distributed.initialize(coordinator, processes, process, initialization_timeout=seconds)
 
 
-def check_shares(batch: int, shards: int) -> None:
-    """M4MError where a batch, or the shards that it is split into, do not divide among processes.
-
-    Each process reads its own shards, so none is shared by two.
-    """
-    count = jax.process_count()
-    for number, what in ((batch, "a batch of {} windows"), (shards, "{} shards of a batch")):
-        if number % count:
-            raise M4MError(
-                f"{what.format(number)} cannot be divided among {count} processes; "
-                f"give a multiple of {count}{' with mesh' * (number == shards)}"
-            )
-
-
 def store() -> Any:
     """What processes leave each other words in, by key; None for a process that is alone."""
     return distributed.global_state.client

@@ -228,7 +228,6 @@ def run(
     """
     stop = stop or Preemption()
     path, task, mesh = epath.Path(path), task_of(config), sharding.make_mesh(config.mesh)
-    hosts.check_shares(config.batch, sharding.shards(mesh))
     parts = config.accumulate * sharding.shards(mesh)
     if config.batch % parts:
         raise M4MError(

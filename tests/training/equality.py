@@ -20,7 +20,7 @@ from tests.training.command import Process, write_config
 TOLERANCE = 1e-9
 """Of a tensor's norm."""
 DEVICES = 4
-MESHES = ("{data: 4}", "{data: 2, fsdp: 2}", "{fsdp: 4}", "{data: 2, tensor: 2}")
+MESHES = ("{data: 4}", "{data: 2, fsdp: 2}", "{data: 2, tensor: 2}")
 
 
 def train(

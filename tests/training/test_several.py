@@ -48,7 +48,7 @@ def test_a_batch_that_does_not_divide_among_processes_is_refused(tmp_path):
     process = train(tmp_path, "run", 2)
     status, _ = process.end()
     assert status == 2
-    told = "m4m: a batch of 5 windows cannot be divided among 2 processes; give a multiple of 2"
+    told = "m4m: a batch of 5 does not divide into 4 parts (1 to accumulate on 4 devices)"
     assert process.told.count(told) == 2
 
 
