@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import signal
 import socket
 import subprocess
@@ -33,26 +34,28 @@ def free_port() -> int:
         return server.getsockname()[1]
 
 
-def start(command: Sequence[str], number: int, devices: int | None) -> list[subprocess.Popen]:
-    """Start so many processes of a command, each with so many virtual CPU devices if given."""
+def commands(command: Sequence[str], number: int) -> list[list[str]]:
+    """What each of so many processes is started with."""
+    together = ["--coordinator", f"127.0.0.1:{free_port()}", "--processes", str(number)]
+    return [[*command, *together, "--process", str(k)] for k in range(number)]
+
+
+def start(command: Sequence[str], devices: int | None) -> subprocess.Popen:
+    """Start a process, with so many virtual CPU devices if given."""
     environment = dict(os.environ)
     if devices is not None:
         flags = f"--xla_force_host_platform_device_count={devices}"
         environment["XLA_FLAGS"] = f"{environment.get('XLA_FLAGS', '')} {flags}".strip()
         environment["JAX_PLATFORMS"] = "cpu"
-    together = ["--coordinator", f"127.0.0.1:{free_port()}", "--processes", str(number)]
-    return [
-        subprocess.Popen(
-            [*command, *together, "--process", str(k)],
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-            start_new_session=True,  # Ctrl-C comes to this process alone, which passes it on
-        )
-        for k in range(number)
-    ]
+    return subprocess.Popen(
+        command,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        start_new_session=True,  # Ctrl-C comes to this process alone, which passes it on
+    )
 
 
 def copy_lines(process: subprocess.Popen, number: int) -> None:
@@ -101,9 +104,14 @@ def main() -> int:
         metavar="D",
         help="virtual CPU devices of each (default: its own)",
     )
+    parser.add_argument("--dry-run", action="store_true", help="print what would be started")
     parser.add_argument("command", nargs="+", help="the command of each, after --")
     given = parser.parse_args()
-    processes = start(given.command, given.n, given.devices)
+    each = commands(given.command, given.n)
+    if given.dry_run:
+        print("\n".join(map(shlex.join, each)))
+        return 0
+    processes = [start(command, given.devices) for command in each]
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda number, frame: [p.send_signal(number) for p in processes])
     readers = [

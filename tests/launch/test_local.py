@@ -37,6 +37,14 @@ def test_each_process_knows_the_others_and_its_lines_are_told_apart():
         assert lines == [str(given), "--xla_force_host_platform_device_count=2", "cpu"]
 
 
+def test_a_dry_run_prints_the_commands():
+    launcher = start(2, "a program", "--dry-run")
+    first, second = launcher.communicate(timeout=60)[0].splitlines()
+    assert launcher.returncode == 0
+    assert f"{sys.executable} -c 'a program' --coordinator 127.0.0.1:" in first
+    assert second == first.replace("--process 0", "--process 1")
+
+
 @pytest.mark.parametrize(
     ("statuses", "worst"),
     [
