@@ -56,9 +56,18 @@ def split(part: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
 def _nll_sum(h: Array, kernel: Array, bias: Array, tokens: Array, weight: Array) -> Array:
     def add(total: Array, part: tuple[Array, Array, Array]) -> tuple[Array, None]:
         h, tokens, weight = split(part)
-        return total + (token_nll(h @ kernel + bias, tokens) * weight).sum(), None
+        return total + (token_nll(h @ kernel + bias, tokens) * weight).sum(axis=(1, 2)), None
 
-    return jax.lax.scan(add, jnp.zeros((), weight.dtype), (h, tokens, weight))[0]
+    return jax.lax.scan(add, by_shard(weight, ()), (h, tokens, weight))[0].sum()
+
+
+def by_shard(like: Array, shape: tuple[int, ...]) -> Array:
+    """Zeros [S, *shape] to add up by shard, so that devices add up theirs once, not at each chunk.
+
+    like: an array [K / CHUNK, S, ...].
+    """
+    zeros = jnp.zeros((like.shape[1], *shape), like.dtype)
+    return constrain(zeros, "shard", *[None] * len(shape))
 
 
 def _forward(h: Any, kernel: Any, bias: Any, tokens: Any, weight: Any) -> tuple[Array, Any]:
@@ -79,12 +88,14 @@ def _forward(h: Any, kernel: Any, bias: Any, tokens: Any, weight: Any) -> tuple[
         scale = weight[..., None]
         d_logits = (shares * (scale / whole) - jnp.where(hits, scale, 0)).astype(h.dtype)
         if trained:
-            d_kernel = d_kernel + jnp.einsum("...d,...v->dv", h, d_logits)
-            d_bias = d_bias + d_logits.sum(axis=(0, 1, 2), dtype=d_bias.dtype)
-        return (total + (nll * weight).sum(), d_kernel, d_bias), d_logits @ kernel.T
+            d_kernel = d_kernel + jnp.einsum("scpd,scpv->sdv", h, d_logits)
+            d_bias = d_bias + d_logits.sum(axis=(1, 2), dtype=d_bias.dtype)
+        total = total + (nll * weight).sum(axis=(1, 2))
+        return (total, d_kernel, d_bias), d_logits @ kernel.T
 
-    zeros = (jnp.zeros((), weight.dtype), jnp.zeros_like(kernel), jnp.zeros_like(bias))
-    (total, d_kernel, d_bias), d_h = jax.lax.scan(add, zeros, (h, tokens, weight))
+    zeros = (by_shard(weight, ()), by_shard(h, kernel.shape), by_shard(h, bias.shape))
+    sums, d_h = jax.lax.scan(add, zeros, (h, tokens, weight))
+    total, d_kernel, d_bias = (x.sum(axis=0) for x in sums)
     return total, (d_h, *((d_kernel, d_bias) if trained else (None, None)))
 
 

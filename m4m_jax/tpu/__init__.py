@@ -1,0 +1,1 @@
+"""Training and sampling programs compiled for TPUs without a TPU, and what they cost there."""

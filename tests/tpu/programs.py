@@ -1,0 +1,76 @@
+"""Small programs compiled for four TPU chips, and what is counted in them; run as a program.
+
+Prints a line of JSON for each: a product, the same in a loop, attention-like batched products, a
+gradient that is summed over devices, one kept in parts, and a copy.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from m4m_jax.tpu import compile as compiling
+
+compiling.environment()
+
+import jax  # noqa: E402
+import jax.numpy as jnp  # noqa: E402
+from jax.sharding import NamedSharding, PartitionSpec  # noqa: E402
+
+from m4m_jax.flops import matmul_flops  # noqa: E402
+from m4m_jax.tpu import costs  # noqa: E402
+from m4m_jax.training import sharding  # noqa: E402
+
+TARGET = compiling.Target("v5e:2x2")
+
+
+def looped(x: Any, w: Any) -> Any:
+    return jax.lax.scan(lambda h, _: (jnp.tanh(h @ w), None), x, length=7)[0]
+
+
+def batched(q: Any, k: Any) -> Any:
+    return jnp.einsum("bthd,bshd->bhts", q, k)
+
+
+def loss(w: Any, x: Any) -> Any:
+    return jax.grad(lambda w: ((x @ w) ** 2).sum())(w)
+
+
+def programs(mesh: Any) -> Iterator[tuple[str, Callable, tuple[Any, ...], Any]]:
+    def array(*shape: int, spec: Any = None) -> Any:
+        where = NamedSharding(mesh, spec or PartitionSpec())
+        return jax.ShapeDtypeStruct(shape, jnp.bfloat16, sharding=where)
+
+    data, parts = PartitionSpec("data"), PartitionSpec("fsdp")
+    yield "product", jnp.matmul, (array(512, 256), array(256, 1024)), None
+    yield "looped", looped, (array(512, 256), array(256, 256)), None
+    yield "batched", batched, (array(4, 128, 8, 64), array(4, 256, 8, 64)), None
+    yield "summed", loss, (array(256, 512), array(4096, 256, spec=data)), PartitionSpec()
+    yield "parts", loss, (array(256, 512, spec=parts), array(4096, 256, spec=data)), parts
+    yield "copied", lambda x: x[::-1] * 2, (array(4096, 4096),), None
+
+
+def main() -> None:
+    devices = compiling.devices(TARGET)
+    for name, function, arguments, result in programs(sharding.make_mesh({"data": 4}, devices)):
+        mesh = sharding.make_mesh(
+            {"data": 2, "fsdp": 2} if name == "parts" else {"data": 4}, devices
+        )
+        ((_, function, arguments, result),) = (p for p in programs(mesh) if p[0] == name)
+        where = None if result is None else NamedSharding(mesh, result)
+        compiled = jax.jit(function, out_shardings=where).lower(*arguments).compile()
+        cost = costs.count(compiled.as_text(), compiling.groups(mesh))
+        line = {
+            "name": name,
+            "flops": cost.flops,
+            "traced": matmul_flops(jax.make_jaxpr(function)(*arguments)),
+            "xla": compiled.cost_analysis().get("flops"),
+            "bytes": cost.bytes,
+            "sent": [[c.kind, c.bytes, c.devices, c.share, c.slices] for c in cost.collectives],
+        }
+        print(json.dumps(line), flush=True)
+
+
+if __name__ == "__main__":
+    main()

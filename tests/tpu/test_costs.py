@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from m4m_jax.tpu import hlo
+
+MIB = 2**20
+
+
+@pytest.fixture(scope="module")
+def counted() -> dict[str, dict]:
+    """What is counted in small programs that libtpu compiled for four chips."""
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.tpu.programs"], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    lines = map(json.loads, done.stdout.splitlines())
+    return {line["name"]: line for line in lines}
+
+
+def test_products_are_counted_as_often_as_loops_turn(counted):
+    assert counted["product"]["flops"] == 2 * 512 * 256 * 1024
+    assert counted["looped"]["flops"] == 7 * 2 * 512 * 256 * 256
+    assert counted["batched"]["flops"] == 2 * 4 * 8 * 128 * 256 * 64
+    for name in ("product", "looped", "batched"):
+        assert counted[name]["traced"] == counted[name]["flops"]
+    # Where nothing loops, XLA counts the same.
+    assert counted["product"]["xla"] == counted["product"]["flops"]
+
+
+def test_a_device_computes_its_part(counted):
+    # The forward product and the one for the gradient, over four devices.
+    assert counted["summed"]["traced"] == 2 * 2 * 4096 * 256 * 512
+    assert counted["summed"]["flops"] == counted["summed"]["traced"] / 4
+
+
+def test_a_summed_gradient_goes_round_the_ring_twice(counted):
+    ((kind, sent, devices, _, slices),) = counted["summed"]["sent"]
+    assert (kind, devices, slices) == ("all-reduce", 4, False)
+    assert sent == 2 * 3 / 4 * 256 * 512 * 2
+
+
+def test_parameters_kept_in_parts_are_gathered(counted):
+    sent = {kind: (size, devices, share) for kind, size, devices, share, _ in
+            counted["parts"]["sent"]}  # fmt: skip
+    # A device sends its half; its partner is next to it along one of two dimensions.
+    assert sent["all-gather"] == (256 * 512 * 2 / 2, 2, 0.5)
+
+
+def test_memory_is_what_is_read_and_written_there(counted):
+    assert counted["copied"]["bytes"] == 2 * 4096 * 4096 * 2
+    assert counted["product"]["bytes"] == 2 * (512 * 256 + 256 * 1024 + 512 * 1024)
+
+
+@pytest.mark.parametrize(
+    ("text", "members"),
+    [
+        ("replica_groups={{0,2},{1,3}}, x", [0, 2]),
+        ("replica_groups=[2,4]<=[8], x", [0, 1, 2, 3]),
+        ("replica_groups=[4,2]<=[2,4]T(1,0), x", [0, 4]),
+        ("replica_groups=mesh['a'=2,'b'=4] {'b'}, x", [0, 1, 2, 3]),
+        ("replica_groups=mesh['a'=2,'b'=4] {'a'}, x", [0, 4]),
+        ("replica_groups=mesh['a'=8] {'a':(2)2}, x", [0, 2]),
+        ("source_target_pairs={{3,5},{5,3}}, x", [3, 5]),
+    ],
+)
+def test_groups_are_read_in_each_of_their_forms(text, members):
+    assert hlo.first_group(text) == members
+
+
+def test_arrays_in_the_chip_are_no_traffic():
+    shape = "(bf16[8,128]{1,0:T(8,128)(2,1)S(1)}, f32[8]{0:T(128)}, pred[4]{0})"
+    assert hlo.size(shape) == 8 * 128 * 2 + 32 + 4
+    assert hlo.size(shape, hbm=True) == 32 + 4
