@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import shlex
+import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 LAUNCH = Path(__file__).parents[2] / "launch"
@@ -20,6 +22,15 @@ def run(script: str, *arguments: str, **environment: str) -> subprocess.Complete
         text=True,
         timeout=60,
     )
+
+
+def tool(name: str) -> str:
+    """A program that this environment has, active or not."""
+    found = shutil.which(
+        name, path=os.pathsep.join([str(Path(sys.executable).parent), *os.get_exec_path()])
+    )
+    assert found is not None, f"{name} is not installed; pip install '.[test]'"
+    return found
 
 
 def commands(output: str, program: str) -> list[list[str]]:

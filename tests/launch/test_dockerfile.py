@@ -6,7 +6,7 @@ import shlex
 import subprocess
 import tomllib
 
-from tests.launch.scripts import LAUNCH
+from tests.launch.scripts import LAUNCH, tool
 
 ROOT = LAUNCH.parent
 
@@ -18,7 +18,7 @@ def instructions() -> list[tuple[str, str]]:
 
 
 def test_hadolint_finds_nothing():
-    done = subprocess.run(["hadolint", LAUNCH / "Dockerfile"], capture_output=True, text=True)
+    done = subprocess.run([tool("hadolint"), LAUNCH / "Dockerfile"], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
 
 

@@ -7,7 +7,7 @@ import subprocess
 
 import pytest
 
-from tests.launch.scripts import LAUNCH, SCRIPTS, commands, on_path, run, stand_in
+from tests.launch.scripts import LAUNCH, SCRIPTS, commands, on_path, run, stand_in, tool
 
 POD = ["--name", "lm", "--zone", "us-west4-a"]
 IMAGE = ["--image", "us-docker.pkg.dev/project/m4m/m4m:1"]
@@ -36,7 +36,7 @@ def pod(*arguments: str):
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
 def test_shellcheck_finds_nothing(script):
-    for command in (["bash", "-n"], ["shellcheck"]):
+    for command in (["bash", "-n"], [tool("shellcheck")]):
         done = subprocess.run([*command, script], capture_output=True, text=True)
         assert done.returncode == 0, done.stdout + done.stderr
 
