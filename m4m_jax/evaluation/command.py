@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
 
 from etils import epath
 
@@ -16,8 +17,11 @@ from m4m_jax.evaluation.judging import Setting, judge
 from m4m_jax.evaluation.page.build import build
 from m4m_jax.evaluation.pairing import Folder, LeftOut, Source, Split, Views
 from m4m_jax.files import atomic_path
-from m4m_jax.music.tasks import get_task, written_name
+from m4m_jax.music.tasks import Task, get_task, written_name
 from m4m_jax.progress import progress_bar
+
+if TYPE_CHECKING:
+    from m4m_jax.models.card import Card
 
 REPORT, PAGE = "report.json", "report.html"
 
@@ -102,39 +106,48 @@ def evaluate(
     Raises:
         M4MError: nothing can be judged, or as said above.
     """
-    own, draws = get_task(task), draws or Draws()
-    systems = named_folders(generated)
+    systems, draws = named_folders(generated), draws or Draws()
     if not systems and model is None:
         raise M4MError("nothing to judge: give --model DIR or --generated DIR")
+    own: Task | Card = get_task(task)
+    names = {} if songs is None else dict(songs.parts)
+    if model is not None:
+        from m4m_jax.evaluation import model_side  # jax is heavy, and folders need none
+
+        writer = model_side.load(model, base, task)
+        own, names = writer.model.card, names | writer.model.card.parts
     views = Views(
         reference or own.reference,
         target or own.target,
         written_name(task),
-        {} if songs is None else songs.parts,
+        names,
         parts_of_samples(target_part, list(systems)),
     )
     setting = Setting(task, songs, systems, views, draws.prompt_steps, steps)
     only = None if songs is None or limit is None else songs.stems()[:limit]
     left_out: list[LeftOut] = []
-    notes: list[str] = []
     if model is not None:
-        from m4m_jax.evaluation import model_side  # jax is heavy, and folders need none
-
-        side = model_side.write(setting, model, base, epath.Path(out), draws, reference, limit)
-        setting, only, left_out, notes = side.setting, side.stems, side.left_out, side.notes
+        side = model_side.write(setting, writer, epath.Path(out), draws, limit)
+        setting, only, left_out = side.setting, side.stems, side.left_out
     with progress_bar("judging") as progress:
         judged = judge(setting, only, progress)
     judged.left_out[:0] = left_out
+    judged.settings |= _told(setting, draws if model is not None else None, limit)
     judged.distances, reason = distances(judged)
-    judged.notes += [*notes, *filter(None, [reason])]
-    judged.settings |= {
-        "songs": None if songs is None else songs.about,
-        "systems": {name: str(folder.path) for name, folder in setting.systems.items()},
-        **{"prompt": draws.prompt_steps, "steps": steps, "limit": limit},
-        "draws": None if model is None else asdict(draws),
-    }
+    if reason:
+        judged.notes.append(reason)
     write_report(judged, out)
     return judged
+
+
+def _told(setting: Setting, draws: Draws | None, limit: int | None) -> dict[str, Any]:
+    """How it was judged, as `report.json` has it."""
+    return {
+        "songs": None if setting.songs is None else setting.songs.about,
+        "systems": {name: str(folder.path) for name, folder in setting.systems.items()},
+        **{"prompt": setting.skip, "steps": setting.steps, "limit": limit},
+        "draws": None if draws is None else asdict(draws),
+    }
 
 
 def write_report(judged: Judged, out: epath.PathLike) -> None:

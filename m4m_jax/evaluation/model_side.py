@@ -16,19 +16,27 @@ from m4m_jax.evaluation.judging import Setting
 from m4m_jax.evaluation.likelihood import Likelihoods, language_model
 from m4m_jax.evaluation.pairing import Folder, LeftOut
 from m4m_jax.evaluation.writing import settings_of, settle, write_samples
+from m4m_jax.pretrained import Model
 from m4m_jax.progress import progress_bar
 
 MIDI = "midi"
 _LIKELIHOODS = "likelihoods.jsonl"
 
 
+class Writer(NamedTuple):
+    """A model that is judged: its name, itself as of the task, and its language model, if any."""
+
+    name: str
+    model: Model
+    lm: Model | None
+
+
 class Side(NamedTuple):
-    """What is judged once a model has written: the setting with it, the songs, and remarks."""
+    """What is judged once a model has written: the setting with it, the songs, what was left."""
 
     setting: Setting
     stems: list[str]
     left_out: list[LeftOut]
-    notes: list[str]
 
 
 def system_name(path: epath.PathLike) -> str:
@@ -37,59 +45,44 @@ def system_name(path: epath.PathLike) -> str:
     return epath.Path(path if "://" in path else os.path.abspath(path)).stem
 
 
-def write(
-    setting: Setting,
-    path: epath.PathLike,
-    bases: Sequence[epath.PathLike],
-    out: epath.Path,
-    draws: Draws,
-    reference: str | None,
-    limit: int | None,
-) -> Side:
-    """Write a model's samples to the songs of a setting; see `command.evaluate`.
+def load(path: epath.PathLike, bases: Sequence[epath.PathLike], task: str) -> Writer:
+    """Load a model that is to be judged for a task; see `pretrained.load`.
 
     Raises:
-        M4MError: there are no songs, the model does not load or was trained for another task, the
-            folder holds other samples, or no song can be written to.
+        M4MError: it does not load, or was trained for another task.
     """
-    songs, name = setting.songs, system_name(path)
+    model = pretrained.load(path, list(bases) or None)
+    generation.check_task(model.card.tasks, task)
+    model = dataclasses.replace(model, card=model.card.of_task(task))
+    return Writer(
+        system_name(path), model, language_model(model, path, bases[-1] if bases else None)
+    )
+
+
+def write(
+    setting: Setting, writer: Writer, out: epath.Path, draws: Draws, limit: int | None
+) -> Side:
+    """Write a model's samples to the songs of a setting, into the folder `out`.
+
+    Raises:
+        M4MError: there are no songs, the folder holds other samples, or no song can be written to.
+    """
+    songs, name, model = setting.songs, writer.name, writer.model
     if songs is None:
         raise M4MError("a model writes to songs: give --data NAME or --truth DIR")
     if name in setting.systems:
         raise M4MError(f"{name} is the model's name; give the folder another, NAME=DIR")
-    model = pretrained.load(path, list(bases) or None)
-    generation.check_task(model.card.tasks, setting.task)
-    model = dataclasses.replace(model, card=model.card.of_task(setting.task))
-    settle(out, settings_of(model, setting.task, songs, draws, reference, setting.steps))
+    settle(out, settings_of(setting, writer.model, draws))
     folder = out / MIDI / name
     with progress_bar("writing samples") as progress:
-        written = write_samples(
-            model,
-            setting.task,
-            songs,
-            folder,
-            draws,
-            reference=reference,
-            steps=setting.steps,
-            limit=limit,
-            progress=progress,
-        )
+        written = write_samples(setting, songs, model, folder, draws, limit, progress)
     if not written.stems:
         reason = written.left_out[0].reason if written.left_out else "there are no songs"
         raise M4MError(f"nothing can be written, {len(written.left_out)} left out: {reason}")
-    lm = language_model(model, path, bases[-1] if bases else None)
-    views = dataclasses.replace(
-        setting.views,
-        reference=reference or model.card.reference,
-        target=model.card.target,
-        names={**setting.views.names, **model.card.parts},
-        ours=frozenset([name]),
-    )
-    setting = dataclasses.replace(
+    judged = dataclasses.replace(
         setting,
         systems={name: Folder(folder), **setting.systems},
-        views=views,
-        likelihood=Likelihoods(model, lm, out / _LIKELIHOODS),
+        views=dataclasses.replace(setting.views, ours=frozenset([name])),
+        likelihood=Likelihoods(model, writer.lm, out / _LIKELIHOODS),
     )
-    notes = [] if lm is not None else ["no perplexity: the model has no language model of its own"]
-    return Side(setting, written.stems, written.left_out, notes)
+    return Side(judged, written.stems, written.left_out)

@@ -13,8 +13,8 @@ from flax import nnx
 from m4m_jax import generation
 from m4m_jax.errors import M4MError
 from m4m_jax.evaluation.draws import Draws
+from m4m_jax.evaluation.judging import Setting
 from m4m_jax.evaluation.pairing import LeftOut, Source
-from m4m_jax.evaluation.sounding import until_step
 from m4m_jax.files import atomic_path
 from m4m_jax.models import parameters
 from m4m_jax.music.notes import NoteTable, write_midi
@@ -53,40 +53,34 @@ def settle(out: epath.Path, settings: Mapping[str, Any]) -> None:
             )
 
 
-def settings_of(
-    model: Model, task: str, songs: Source, draws: Draws, reference: str | None, steps: int | None
-) -> dict[str, Any]:
+def settings_of(setting: Setting, model: Model, draws: Draws) -> dict[str, Any]:
     """What the samples of a model depend on."""
     return {
-        "task": task,
+        "task": setting.task,
         "model": parameters.fingerprint(nnx.state(model.system))[:16],
-        "songs": songs.about,
-        "reference": reference,
-        "steps": steps,
+        "songs": None if setting.songs is None else setting.songs.about,
+        "reference": setting.views.reference,
+        "steps": setting.steps,
         **asdict(draws),
     }
 
 
 def write_samples(
-    model: Model,
-    task: str,
+    setting: Setting,
     songs: Source,
+    model: Model,
     folder: epath.Path,
     draws: Draws,
-    *,
-    reference: str | None = None,
-    steps: int | None = None,
     limit: int | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Written:
-    """Write samples to the first songs, up to `limit`, as `STEM_1.mid` and so on.
-
-    reference: the part that is read (default: as in training). steps: of a song (default: all).
+    """Write a model's samples to the first songs, up to `limit`, as `STEM_1.mid` and so on.
 
     A song that the model can write nothing to is left out; it does not count.
     """
-    stems, left_out = songs.stems(), []
+    stems = songs.stems()
     done: list[str] = []
+    left_out: list[LeftOut] = []
     total = len(stems) if limit is None else min(limit, len(stems))
     for stem in stems:
         if len(done) == total:
@@ -94,9 +88,7 @@ def write_samples(
         paths = [folder / f"{stem}_{k + 1}.mid" for k in range(draws.samples)]
         try:
             if not all(path.exists() for path in paths):
-                song = songs.read(stem)
-                song = song if steps is None else until_step(song, steps)
-                _write(model, task, song, stem, paths, draws, reference)
+                _write(setting, model, setting.read(songs, stem), stem, paths, draws)
         except M4MError as error:
             left_out.append(LeftOut(stem, str(error)))
             continue
@@ -106,16 +98,15 @@ def write_samples(
 
 
 def _write(
+    setting: Setting,
     model: Model,
-    task: str,
     song: NoteTable,
     stem: str,
     paths: list[epath.Path],
     draws: Draws,
-    reference: str | None,
 ) -> None:
     written = generation.generate(
-        model, song, task, name=stem, reference=reference, **asdict(draws)
+        model, song, setting.task, name=stem, reference=setting.views.reference, **asdict(draws)
     )
     paths[0].parent.mkdir(parents=True, exist_ok=True)
     for path, parts in zip(paths, written, strict=True):
