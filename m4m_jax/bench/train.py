@@ -92,8 +92,8 @@ def _timed(ours: Side, peer: Side, windows: Windows, rounds: int) -> table.Row:
     """Seconds, memory and arithmetic of both sides."""
     for side in (ours, peer):
         side.call("load", windows)
-    operations = peer.call("operations", 0).result  # its first step
     first = ours.call("run", 0)
+    operations = peer.call("operations", 0).result  # its first step, in what memory is left
     for k in range(1, BATCHES):
         ours.call("run", k)  # compiles for another size, where a batch needs one
     for side in (ours, peer):
