@@ -24,9 +24,16 @@ def matmul_flops(jaxpr: Any) -> int:
     return sum(_of_equation(equation) for equation in jaxpr.eqns)
 
 
+_FUSED = {"dot_product_attention_fwd_wrapper": 2, "dot_product_attention_bwd_wrapper": 5}
+"""The products of cuDNN's attention, which is one operation to JAX; backward it has one again."""
+
+
 def _of_equation(equation: Any) -> int:
     if equation.primitive.name == "dot_general":
         return _of_product(equation)
+    if equation.primitive.name in _FUSED:
+        query, key = (x.aval for x in equation.invars[:2])  # [B, T, H, d], [B, S, H, d]
+        return _FUSED[equation.primitive.name] * 2 * query.size * key.shape[1]
     inner = [matmul_flops(jaxpr) for jaxpr in _programs(equation.params)]
     if equation.primitive.name == "cond":
         return max(inner)

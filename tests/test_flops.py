@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax._src.cudnn import fused_attention_stablehlo
 from jax.sharding import Mesh, PartitionSpec
 
 from m4m_jax.bench import limits
@@ -56,6 +57,22 @@ def on_devices(x, y):
 )
 def test_small_programs(program, flops):
     assert matmul_flops(jax.jit(program).trace(X, Y).jaxpr) == flops
+
+
+def test_fused_attention(monkeypatch):
+    """Traced as for a GPU, on any machine; the backward pass takes the scores once more."""
+    monkeypatch.setattr(fused_attention_stablehlo, "check_cudnn_version", lambda: 91000)
+    monkeypatch.setattr(fused_attention_stablehlo, "check_compute_capability", lambda _: True)
+    q, k = (jnp.zeros((2, length, 4, 64), jnp.bfloat16) for length in (128, 256))
+
+    def attend(q, k, v):
+        return jax.nn.dot_product_attention(q, k, v, implementation="cudnn")
+
+    product = 2 * 2 * 4 * 128 * 256 * 64
+    traced = jax.jit(attend).trace(q, k, k)
+    assert matmul_flops(traced.jaxpr) == 2 * product
+    loss = jax.grad(lambda *args: attend(*args).astype(jnp.float32).sum(), argnums=(0, 1, 2))
+    assert matmul_flops(jax.jit(loss).trace(q, k, k).jaxpr) == 7 * product
 
 
 @pytest.mark.parametrize("parts", [1, 3])
