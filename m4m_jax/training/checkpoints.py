@@ -57,6 +57,7 @@ class Checkpoints:
             path if self.mirror is None else self.mirror.near,
             keep,
             keep_every,
+            create=everyone is None,
             cleanup_tmp_directories=True,
             # Named, they wait for each other without the devices, which the training step has.
             multiprocessing_options=MultiprocessingOptions(active_processes=everyone),
