@@ -50,8 +50,9 @@ class Checkpoints:
         whole: dict[str, Any] | None = None,
     ):
         self.path, self.whole = epath.Path(path), whole or {}
+        _check_reach(self.path)
         hosts.on_first(lambda: damage.set_aside(self.path))
-        self.mirror = _mirror(self.path)
+        self.mirror = None if in_reach(self.path) else Mirror(self.path)
         everyone = set(range(jax.process_count())) if jax.process_count() > 1 else None
         self.manager = step_manager(
             path if self.mirror is None else self.mirror.near,
@@ -196,18 +197,15 @@ def _reason(error: Exception) -> str:
     """Why something could not be written, in a few words."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
-    full = os.strerror(errno.ENOSPC)
-    lines = str(error).splitlines()
-    return full if full in str(error) else lines[0][:200] if lines else type(error).__name__
+    text = str(error) or type(error).__name__
+    full = (os.strerror(number) for number in _FULL)
+    return next((words for words in full if words in text), text.splitlines()[0][:200])
 
 
-def _mirror(path: epath.Path) -> Mirror | None:
-    """A local folder in place of one that Orbax cannot open."""
-    if in_reach(path):
-        return None
-    if jax.process_count() > 1:
+def _check_reach(path: epath.Path) -> None:
+    """M4MError where several hosts would save to a place that Orbax cannot open."""
+    if jax.process_count() > 1 and not in_reach(path):
         raise M4MError(
             f"{path}: several hosts save a run to a folder that all of them see, or to gs://; name"
             " such a place with -o"
         )
-    return Mirror(path)
