@@ -24,6 +24,8 @@ pytestmark = [
 ]
 STEPS = 7
 EVERY = {"log": 1, "validation": 5, "checkpoint": 100}
+CONSTANT = {"learning_rate": 1e-3}
+"""A rate that does not depend on the number of steps, which may then change."""
 
 
 @pytest.fixture
@@ -42,7 +44,8 @@ def path(data, tmp_path_factory, quick_compile, shared_compilations):
     path = tmp_path_factory.mktemp("runs") / "lm"
     with pytest.MonkeyPatch.context() as patch:
         runs.prepare(patch)
-        run(runs.config(steps=STEPS, every=EVERY, profile="3..4"), path, data)
+        settings = {"steps": STEPS, "every": EVERY, "optimizer": CONSTANT}
+        run(runs.config(profile="3..4", **settings), path, data)
     return path
 
 
@@ -83,7 +86,8 @@ def test_figures_are_there_and_mean_what_they_say(path):
         assert "utilization" not in line
         most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         most *= 1024 if sys.platform == "linux" else 1
-        assert 2**26 < line["host_bytes"] <= most
+        # Linux counts pages in batches, so its two figures differ by a little.
+        assert 2**26 < line["host_bytes"] <= 1.01 * most
     # All steps of this run are of one size, and so of one amount of arithmetic.
     flops = [line["flops_per_second"] * line["step_seconds"] for line in log]
     assert flops == pytest.approx([log[0]["flops"]] * len(log))
@@ -104,7 +108,8 @@ def test_the_profile_has_the_steps_that_were_asked_for(path):
 
 
 def test_a_profile_may_be_asked_for_when_a_run_goes_on(path, data, capsys):
-    longer = runs.config(steps=STEPS + 2, every=EVERY, profile=f"2..{STEPS + 2}")
+    settings = {"steps": STEPS + 2, "every": EVERY, "optimizer": CONSTANT}
+    longer = runs.config(profile=f"2..{STEPS + 2}", **settings)
     before = set((path / "tensorboard").glob("plugins/profile/*"))
     run(longer, path, data)
     (new,) = set((path / "tensorboard").glob("plugins/profile/*")) - before
