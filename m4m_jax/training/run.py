@@ -247,8 +247,8 @@ def run(
     if config.remat:
         save_memory(system)
     graph, params, base = split(system)
-    whole = parameters.by_name(base) if cards.saved(system) is nnx.Variable else {}
     params, base = (sharding.place(x, mesh) for x in (params, base))
+    whole = parameters.by_name(base) if cards.saved(system) is nnx.Variable else {}
     state = sharding.place(init_state(params), mesh)
     places = sharding.places(state, mesh)
 
