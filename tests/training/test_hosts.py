@@ -75,3 +75,21 @@ def test_a_signal_to_one_stops_both_at_one_point(signalled, holding):
     # One tells it.
     assert "stopped by SIGTERM; nothing was saved yet; the same command" in told[0][1]
     assert "stopped" not in told[1][1]
+
+
+def test_a_signal_is_heard_while_python_is_not():
+    """As while a program compiles: the main thread is in one long call, and no handler runs."""
+    program = (
+        "import hashlib; from m4m_jax.training.preemption import Preemption; "
+        "Preemption().watch(); print('computing', flush=True); "
+        "hashlib.pbkdf2_hmac('sha256', b'a', b'b', 2**31 - 1)"
+    )
+    process = start(0, free_port(), program)
+    assert process.stdout is not None
+    process.stdout.readline()
+    time.sleep(0.5)
+    begun = time.monotonic()
+    process.send_signal(signal.SIGTERM)
+    _, told = process.communicate(timeout=60)
+    assert (process.returncode, time.monotonic() - begun < 25) == (75, True), told
+    assert "stopped by SIGTERM" in told
