@@ -40,7 +40,10 @@ def join(
         raise M4MError("--coordinator, --processes and --process go together; give all three")
     if processes is None:
         detect = clusters.ClusterEnv.auto_detect_unset_distributed_params
-        coordinator, processes, process, _ = detect(None, None, None, None, None, seconds)
+        try:
+            coordinator, processes, process, _ = detect(None, None, None, None, None, seconds)
+        except (OSError, RuntimeError) as error:
+            raise M4MError(f"the processes of this run were not found: {error}") from error
     if coordinator is None or processes is None or process is None or processes == 1:
         return
     if not 0 <= process < processes:
