@@ -47,65 +47,71 @@ class Likelihoods:
     computed from.
     """
 
-    def __init__(self, model: Model, lm: Model | None, kept: epath.PathLike):
-        """kept: the file; lines of JSON. It is made, and only ever added to."""
-        self._model, self._lm = model, lm
+    def __init__(self, model: Model, lm: Model | None, kept: epath.PathLike, skip: int = 0):
+        """kept: a file of JSON lines, made if there is none. skip: as in `figures`."""
+        self._model, self._lm, self._skip = model, lm, skip
         self._file = epath.Path(kept)
-        lines = self._file.read_text().splitlines() if self._file.exists() else []
+        text = self._file.read_text() if self._file.exists() else ""
+        # What was cut off in the middle of a line is computed again.
+        lines = text[: text.rfind("\n") + 1].splitlines()
         self._kept: dict[str, Figures] = dict(map(json.loads, lines))
+        if text and not text.endswith("\n"):
+            self._file.write_text("".join(f"{line}\n" for line in lines))
 
     def __call__(self, part: NoteTable, reference: NoteTable | None) -> Figures:
         """`nll_token`, `nll_step` and `lm_perplexity` of a target part; see `figures`."""
-        given = [part.notes, [part.length]]
+        given = [part.notes, [part.length, self._skip]]
         if reference is not None:
             given += [reference.notes, [reference.length]]
         data = b"|".join(np.asarray(x, np.int64).tobytes() for x in given)
         key = hashlib.sha256(data).hexdigest()[:24]
         if key not in self._kept:
-            self._kept[key] = figures(self._model, self._lm, part, reference)
+            self._kept[key] = figures(self._model, self._lm, part, reference, self._skip)
             with self._file.open("a") as file:
                 file.write(json.dumps([key, self._kept[key]]) + "\n")
         return self._kept[key]
 
 
 def figures(
-    model: Model, lm: Model | None, part: NoteTable, reference: NoteTable | None
+    model: Model, lm: Model | None, part: NoteTable, reference: NoteTable | None, skip: int = 0
 ) -> Figures:
     """The likelihood of a target part, in nats and as perplexity.
 
     nll_token: the mean NLL of its tokens under the model given the reference; nll_step: the sum
     over its steps. lm_perplexity: exp of the mean NLL of its tokens under the language model alone.
-    What cannot be said, for want of a reference or a language model, is left out.
+    The first `skip` steps are read, and not counted. What cannot be said, for want of a reference
+    or a language model, is left out.
     """
     found: Figures = {}
     if reference is not None or model.card.system == "lm":
-        total, count = nll(model, part, reference)
+        total, count = nll(model, part, reference, skip)
         if count:
-            found |= {"nll_token": total / count, "nll_step": total / max(part.length, 1)}
+            found |= {"nll_token": total / count, "nll_step": total / (part.length - skip)}
     if lm is not None:
-        total, count = nll(lm, part, None)
+        total, count = nll(lm, part, None, skip)
         if count:
             found["lm_perplexity"] = float(np.exp(total / count))
     return found
 
 
-def nll(model: Model, part: NoteTable, reference: NoteTable | None) -> tuple[float, int]:
-    """The NLL of a part's tokens, summed up in nats, and their number."""
+def nll(
+    model: Model, part: NoteTable, reference: NoteTable | None, skip: int = 0
+) -> tuple[float, int]:
+    """The NLL of a part's tokens from step `skip` on, summed up in nats, and their number."""
     ratios = model.card.compress
     target = _windows(model, part, part.length, ratios.target)
     given = None
     if model.card.system != "lm" and reference is not None:
         given = _windows(model, reference, part.length, ratios.reference)
-    rows = -(-part.length // ratios.target)
-    total = 0.0
+    counted = slice(-(-skip // ratios.target), -(-part.length // ratios.target))
+    found = [np.zeros((0, target.shape[-1]))]
     for start in range(0, len(target), _BATCH):
         batch = slice(start, start + _BATCH)
-        found = model.token_nll(target[batch], None if given is None else given[batch])
-        total += float(found.reshape(-1, found.shape[-1])[: max(rows, 0)].sum(dtype=np.float64))
-        rows -= found.shape[0] * found.shape[1]
-    pad = model.system.lm.vocabulary.pad
-    flat = target.reshape(-1, target.shape[-1])[: -(-part.length // ratios.target)]
-    return total, int((flat != pad).sum())
+        values = model.token_nll(target[batch], None if given is None else given[batch])
+        found.append(values.reshape(-1, values.shape[-1]))
+    rows = target.reshape(-1, target.shape[-1])[counted]
+    total = np.concatenate(found)[counted].sum(dtype=np.float64)
+    return float(total), int((rows != model.system.lm.vocabulary.pad).sum())
 
 
 def _windows(model: Model, part: NoteTable, length: int, ratio: int) -> np.ndarray:

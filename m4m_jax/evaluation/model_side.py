@@ -83,6 +83,6 @@ def write(
         setting,
         systems={name: Folder(folder), **setting.systems},
         views=dataclasses.replace(setting.views, ours=frozenset([name])),
-        likelihood=Likelihoods(model, writer.lm, out / _LIKELIHOODS),
+        likelihood=Likelihoods(model, writer.lm, out / _LIKELIHOODS, setting.skip),
     )
     return Side(judged, written.stems, written.left_out)

@@ -121,6 +121,10 @@ def test_likelihoods_by_hand(place):
     assert found["nll_step"] == pytest.approx(total / 32)
     alone = LM.token_nll(tokens[0][None, :24]).sum() + LM.token_nll(second[0])[:, :8].sum()
     assert found["lm_perplexity"] == pytest.approx(np.exp(alone / count), rel=1e-5)
+    # Steps that were given are read, and not counted.
+    total, count = nll(model, melody, chords, skip=8)
+    assert total == pytest.approx(float(first[:, 8:].sum() + rest.sum()), rel=1e-5)
+    assert count == (tokens[0][8:] != LM.system.lm.vocabulary.pad).sum()
     assert figures(model, None, melody, None) == {}
     assert set(figures(LM, LM, melody, None)) == {"nll_token", "nll_step", "lm_perplexity"}
 
@@ -137,7 +141,12 @@ def test_likelihoods_are_kept(place, tmp_path):
     first = Likelihoods(LM, None, tmp_path / "kept.jsonl")(melody, chords)
     again = Likelihoods(None, None, tmp_path / "kept.jsonl")  # computes nothing
     assert again(melody, chords) == first
-    assert len((tmp_path / "kept.jsonl").read_text().splitlines()) == 1
+    kept = tmp_path / "kept.jsonl"
+    (line,) = kept.read_text().splitlines()
+    # A line that was being written when the command was stopped.
+    kept.write_text(f'{line}\n["abc", {{"nll_to')
+    assert Likelihoods(None, None, kept)(melody, chords) == first
+    assert kept.read_text() == f"{line}\n"
 
 
 def test_mistakes(place, tmp_path):
