@@ -89,6 +89,8 @@ class Checkpoints:
         """Write a step's folder, and what tells whether it stays as it is."""
         if step in self.manager.all_steps():  # saved in the midst of what is done after a step
             self.manager.delete(step)
+            if self.mirror is not None:
+                self.mirror.push()
         self.manager.save(
             step,
             args=ocp.args.Composite(
