@@ -1,6 +1,6 @@
 """How far runs of several processes are from those of one, in float64; run as a program.
 
-    python -m tests.training.equality [--steps 20]
+    python -m tests.training.equality [--steps 20] [--systems lm] [--meshes '{data: 4}']
 
 Prints, for each system, mesh and number of processes, the tensor that differs most.
 """
@@ -54,7 +54,10 @@ def differences(path: Path, other: Path, step: int) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--steps", type=int, default=20)
-    steps = parser.parse_args().steps
+    parser.add_argument("--systems", nargs="+", default=["lm", "cross"])
+    parser.add_argument("--meshes", nargs="+", default=MESHES)
+    given = parser.parse_args()
+    steps = given.steps
     every = {"log": 10, "validation": 100, "checkpoint": 100}
     linked = {"adapter": {"width": 16, "heads": 2, "lora_rank": 2, "lora_alpha": 4.0}}
     linked |= {"system": "cross", "task": "chord-to-melody"}
@@ -64,8 +67,8 @@ def main() -> None:
         write_config(folder / "lm.yaml", steps=steps, every=every)
         linked["base"] = os.fspath(folder / "lm-0-1")
         write_config(folder / "cross.yaml", steps=steps, every=every, **linked)
-        for system in ("lm", "cross"):
-            for number, mesh in enumerate(MESHES):
+        for system in given.systems:  # an adapter is trained on the language model
+            for number, mesh in enumerate(given.meshes):
                 for processes in (1, 2, 4):
                     if processes > 2 and "tensor" in mesh:
                         continue  # two processes would share a shard of the batch
