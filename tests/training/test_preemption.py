@@ -64,7 +64,7 @@ def test_sigterm_at_any_moment_saves_and_loses_nothing(tmp_path):
 
 
 def test_kills_at_random_moments_change_nothing(tmp_path):
-    assert kills.compare(3, seed=1, folder=tmp_path) == 0
+    assert kills.compare(2, seed=1, folder=tmp_path) == 0
 
 
 def test_a_full_disk_stops_a_run_and_names_the_last_good_checkpoint(tmp_path):
