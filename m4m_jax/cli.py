@@ -10,7 +10,7 @@ import importlib.metadata
 import os
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -314,6 +314,9 @@ BenchMusic = Annotated[
     str | None,
     typer.Option("--data", metavar="DIR", help="Folder of MIDI files (default: songs made up)."),
 ]
+BenchRounds = Annotated[
+    int, typer.Option("--rounds", min=1, metavar="N", help="Times that each of the two is timed.")
+]
 BenchFile = Annotated[
     str | None, typer.Option("--json", metavar="FILE", help="Also write the figures as JSON.")
 ]
@@ -331,10 +334,11 @@ def bench_train(
         ),
     ] = None,
     data: BenchMusic = None,
+    rounds: BenchRounds = 3,
     json_file: BenchFile = None,
 ) -> None:
     """Time training steps beside the PyTorch build (needs the extra convert)."""
-    _bench("train", json_file, work=work, folder=data)
+    _bench("train", json_file, work=work, folder=data, rounds=rounds)
 
 
 @bench_app.command("sample")
@@ -348,10 +352,11 @@ def bench_sample(
         ),
     ] = None,
     data: BenchMusic = None,
+    rounds: BenchRounds = 3,
     json_file: BenchFile = None,
 ) -> None:
     """Time sampling beside the PyTorch build (needs the extra convert)."""
-    _bench("sample", json_file, work=work, folder=data)
+    _bench("sample", json_file, work=work, folder=data, rounds=rounds)
 
 
 @bench_app.command("data")
@@ -389,7 +394,7 @@ def bench_analysis(
     _bench("analysis", json_file, work=work, folder=data)
 
 
-def _bench(kind: str, json_file: str | None, **given: str | None) -> None:
+def _bench(kind: str, json_file: str | None, **given: Any) -> None:
     """Measure, and print and write what was found."""
     import importlib
     import json

@@ -59,17 +59,19 @@ def small(monkeypatch):
     monkeypatch.setattr(works, "WINDOW", 24)
     monkeypatch.setattr(works, "SONGS", 12)
     monkeypatch.setattr(sample, "PROMPT", 8)
-    sizes = {"size": "tiny", "rounds": 1}
+    sizes = {"size": "tiny"}
     brief = {train: sizes, sample: sizes | {"steps": 16}}
     for bench, options in brief.items():
         measure = bench.measure
         monkeypatch.setattr(
-            bench, "measure", lambda work, folder, m=measure, o=options: m(work, folder, **o)
+            bench,
+            "measure",
+            lambda work, folder, rounds, m=measure, o=options: m(work, folder, rounds=rounds, **o),
         )
 
 
 def figures(kind, work, path, capsys):
-    assert _run(["bench", kind, "--work", work, "--json", str(path)]) == 0
+    assert _run(["bench", kind, "--work", work, "--rounds", "1", "--json", str(path)]) == 0
     (row,) = json.loads(path.read_text())
     assert row["work"] == f"{kind} {work}"
     assert row["data"] == "made up"
