@@ -15,7 +15,7 @@ WANTED = (
     f"{DATASETS}/nottingham/TAGS.txt",
     f"{DATASETS}/midi_folder/README.md",
     f"{DATASETS}/midi_folder/TAGS.txt",
-    "m4m_jax/cli.py",
+    "m4m_jax/cli/__init__.py",
     "m4m_jax/evaluation/page/page.css",
     "m4m_jax/evaluation/page/page.html",
     "m4m_jax/evaluation/page/page.js",

@@ -19,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
-from m4m_jax import datasets, pretrained
+from m4m_jax import datasets, digests, pretrained
 from m4m_jax.bench import data as bench_data
 from m4m_jax.bench import works
 from m4m_jax.models.card import Card
@@ -93,6 +93,7 @@ HELP = {
     ("convert", "inspect"): [],
     ("convert", "verify"): ["--base", "--midi", "--steps", "--task", "--max-notes"],
     ("quickstart",): ["--out"],
+    ("compile",): ["--topology", "--slices", "--per-device-batch", "--sample", "--quick"],
     ("evaluate",): ["--generated", "--truth", "--data", "--split", "--target-part", "--limit"],
 }
 
@@ -375,6 +376,7 @@ def spoil(folder: Path) -> None:
     shutil.copytree(folder / "cross", folder / "swapped")
     shutil.rmtree(folder / "swapped" / "0" / "model")
     shutil.copytree(folder / "lm" / "0" / "model", folder / "swapped" / "0" / "model")
+    (folder / "swapped" / "0" / digests.FILE).unlink()
     for name, text in (("cut", '{"format": 1, "sys'), ("strange", '{"format": 1}')):
         shutil.copytree(folder / "cross", folder / name)
         (folder / name / "model.json").write_text(text)
@@ -398,7 +400,7 @@ HEAVY = {
     "half a model.json": (generate("cut"), ["cut/model.json"]),
     "a strange model.json": (generate("strange"), ["strange/model.json", "system: Field required"]),
     "no checkpoint": (generate("no-steps"), ["no-steps", "incomplete"]),
-    "arrays missing": (generate("no-arrays"), ["no-arrays/0 cannot be read"]),
+    "arrays missing": (generate("no-arrays"), ["no-arrays/0 is damaged", "is missing"]),
     "an array missing": (generate("swapped"), ["swapped/0 cannot be read", "lacks"]),
     "base missing": (generate("lost"), ["lost", "gone"]),
     "another base": (generate("cross", "--base", "other"), ["cross", "other", "another base"]),

@@ -1,0 +1,39 @@
+"""`m4m analyze`: chords and beats."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from m4m_jax.cli.app import (
+    BasePath,
+    MidiFile,
+    ReferenceBase,
+    app,
+    bases_of,
+    quiet_libraries,
+    warn_off_grid,
+)
+
+
+@app.command()
+def analyze(
+    file: MidiFile,
+    out: Annotated[
+        str, typer.Option("--out", "-o", metavar="DIR", help="The folder to write to.")
+    ] = ".",
+    model: Annotated[
+        str | None,
+        typer.Option(metavar="DIR", help="One of the task analysis (default: rules, no model)."),
+    ] = None,
+    base: BasePath = None,
+    reference_base: ReferenceBase = None,
+) -> None:
+    """Find the chords, beats and bars of a song: .lab, .beats, .jams, a MIDI file and a picture."""
+    from m4m_jax.analysis.write import analyze_file
+
+    quiet_libraries()
+    bases = bases_of(base, reference_base)[::-1]
+    for path in analyze_file(file, out, model, bases, warn=warn_off_grid):
+        print(path)

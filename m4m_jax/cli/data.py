@@ -1,0 +1,177 @@
+"""`m4m data`: build, inspect and pack data sets."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from m4m_jax.cli.app import DataDir, MaxNotes, StoppedError, app
+from m4m_jax.errors import M4MError
+
+data_app = typer.Typer(help="Build, inspect and pack data sets.", rich_markup_mode=None)
+app.add_typer(data_app, name="data")
+
+
+@data_app.callback()
+def _start_data() -> None:
+    """Build, inspect and pack data sets."""
+
+
+@data_app.command("build")
+def data_build(
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="NAME",
+            help="bach_chorales, nottingham, pop909_cl, rwc_pop, los_angeles, lakh or midi_folder.",
+        ),
+    ],
+    source: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DIR", help="Folder with the songs, or (not nottingham) its .zip or .tar."
+        ),
+    ] = None,
+    data_dir: DataDir = None,
+    config: Annotated[
+        str | None,
+        typer.Option(
+            "--name",
+            metavar="NAME",
+            help="Of a midi_folder: your own (default: default); of los_angeles: first_N; of"
+            " pop909_cl: analysis.",
+        ),
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes that read files (default: all cores).")
+    ] = None,
+    time_limit: Annotated[
+        float, typer.Option(min=0.1, help="Seconds that reading a file may take.")
+    ] = 60.0,
+    runner: Annotated[
+        str | None,
+        typer.Option(
+            metavar="RUNNER",
+            help="Build with Apache Beam: direct, dataflow, flink or spark (extra beam).",
+        ),
+    ] = None,
+    runner_option: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=VALUE",
+            help="An option of Beam's, such as region=us-central1; repeatable.",
+        ),
+    ] = None,
+) -> None:
+    """Build a data set; what could not be used is listed with its reason.
+
+    A build that was stopped goes on when it is started again.
+    """
+    from m4m_jax import datasets
+    from m4m_jax.datasets.builder import REPORT_FILE
+    from m4m_jax.progress import progress_bar
+
+    full = name if config is None else f"{name}/{config}"
+    try:
+        with progress_bar(f"building {full}") as progress:
+            report = datasets.build(
+                full,
+                source,
+                data_dir,
+                workers=workers,
+                time_limit=time_limit,
+                progress=progress,
+                say=print,
+                runner=runner,
+                runner_options=[f"--{option}" for option in runner_option or ()],
+            )
+    except KeyboardInterrupt as error:
+        raise StoppedError(str(error) or "interrupted") from None
+    directory = datasets.info(full, data_dir).directory
+    print("\n".join(report.summary()))
+    if report.rejected or report.notices:
+        print(f"  all of these, by file: {directory / REPORT_FILE}")
+    print(directory)
+
+
+@data_app.command("inspect")
+def data_inspect(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A data set that has been built.")],
+    task: Annotated[
+        str, typer.Option(metavar="TASK", help="The view of its songs.")
+    ] = "continuation",
+    window: Annotated[int, typer.Option(min=1, help="Steps of a window.")] = 384,
+    max_notes: MaxNotes = None,
+    batch: Annotated[int, typer.Option(min=1, help="Windows of a batch.")] = 8,
+    data_dir: DataDir = None,
+) -> None:
+    """Say what a data set holds for a task, and how much of it is padding."""
+    from m4m_jax.config import make_config
+    from m4m_jax.data.inspect import inspect
+
+    fields = {"data": name, "task": task, "window": window, "max_notes": max_notes, "batch": batch}
+    print("\n".join(inspect(make_config(fields, name), data_dir)))
+
+
+@data_app.command("pack")
+def data_pack(
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="A data set, or a training configuration (.yaml).")
+    ],
+    changes: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="KEY=VALUE", help="As for m4m train: window=192, seed=1, ..."),
+    ] = None,
+    task: Annotated[
+        str | None,
+        typer.Option(metavar="TASK", help="The view of its songs; the same as task=TASK."),
+    ] = None,
+    epochs: Annotated[
+        float | None,
+        typer.Option(help="How often each song comes up (default: 1, or as steps and batch say)."),
+    ] = None,
+    data_dir: DataDir = None,
+    packed: Annotated[
+        str | None,
+        typer.Option(
+            "--name",
+            metavar="NAME",
+            help="Of the packed data set (default: DATA-TASK-HASH, the hash of what is in it).",
+        ),
+    ] = None,
+) -> None:
+    """Store the windows that a run reads, so that its hosts need not make them from songs."""
+    from etils import epath
+
+    from m4m_jax.config import change_config, load_config
+    from m4m_jax.data.supply import pack, pack_name, told
+    from m4m_jax.datasets.store import default_data_dir
+    from m4m_jax.progress import progress_bar
+
+    if epochs is not None and epochs <= 0:
+        raise M4MError(f"--epochs {epochs:g}: songs come up at least a part of once; give more")
+    given = list(changes or ())
+    if task is not None:
+        if any(text.startswith("task=") for text in given):
+            raise M4MError(f"--task {task} and task=... say the same thing; give one of them")
+        given.append(f"task={task}")
+    if name.endswith((".yaml", ".yml")):
+        config = load_config(name, given)
+    else:
+        config = change_config({"data": name}, given, name)
+        if epochs is None and not any(text.startswith("steps=") for text in given):
+            epochs = 1.0
+    root = default_data_dir() if data_dir is None else epath.Path(data_dir)
+    called = packed or pack_name(config, epochs)
+    with progress_bar("packing windows") as progress:
+        about = pack(
+            config,
+            root / "packed" / called / "1.0.0",
+            data_dir,
+            epochs=epochs,
+            progress=progress,
+        )
+    print("\n".join(about.summary))
+    print(told(config, about.windows))
+    print(about.directory)
