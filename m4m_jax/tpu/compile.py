@@ -36,8 +36,8 @@ QUICK = {"exec_time_optimization_effort": -1.0}
 class Target:
     """What to compile for: a topology such as `v5e:16x16`, and how many such slices.
 
-    quick: compile with XLA's least effort, several times sooner. Arithmetic and collectives are the
-    same; memory and its traffic are more than what a program takes that is compiled to be run.
+    quick: compile with XLA's least effort, several times sooner. Arithmetic is the same; memory and
+    its traffic are more than what a program takes that is compiled to be run.
     """
 
     topology: str

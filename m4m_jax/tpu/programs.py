@@ -177,13 +177,14 @@ def _new_size(config: Config) -> LMConfig:
 
 def _with_batch(config: Config, mesh: Mesh, windows: int | None) -> Config:
     """The configuration with a batch that divides: of so many windows a shard, or its own."""
-    parts = config.accumulate * sharding.shards(mesh)
+    shards = sharding.shards(mesh)
+    parts = config.accumulate * shards
     if windows is not None:
-        return config.model_copy(update={"batch": windows * sharding.shards(mesh)})
+        config = config.model_copy(update={"batch": windows * shards})
     if config.batch % parts:
         raise M4MError(
             f"a batch of {config.batch} does not divide into {parts} parts ({config.accumulate} to "
-            f"accumulate on {sharding.shards(mesh)} shards); give --per-device-batch or batch=..."
+            f"accumulate on {shards} shards); give --per-device-batch or batch=..."
         )
     return config
 
