@@ -62,10 +62,17 @@ def constrain(x: Array, *axes: str | None) -> Array:
 
 
 def gathered(variables: nnx.State) -> nnx.State:
-    """Parameters as they are computed with: those kept in parts are put together where needed."""
+    """Parameters as they are computed with: those kept in parts are put together where needed.
+
+    They are held in parts first, so that what is sent is in the precision that they come in, and
+    their gradients, which go the other way, are summed in parts.
+    """
 
     def gather(variable: nnx.Variable) -> nnx.Variable:
         axes = variable.get_metadata().get("axes")
-        return variable.replace(constrain(variable[...], *axes)) if axes else variable
+        if not axes or jax.sharding.get_abstract_mesh().empty:
+            return variable
+        parts = jax.lax.with_sharding_constraint(variable[...], kept(axes))
+        return variable.replace(constrain(parts, *axes))
 
     return jax.tree.map(gather, variables, is_leaf=lambda x: isinstance(x, nnx.Variable))

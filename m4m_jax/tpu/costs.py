@@ -82,21 +82,21 @@ class _Count:
                 for computation in i.called:
                     self.walk(computation, times, depth)
             elif i.opcode == "fusion":
-                self._products(i.called[0], times)
+                self._inside(i.called[0], times)
                 self.bytes += times * _fused(inside, i, self.computations[i.called[0]])
             else:
                 self.flops += times * operations(inside, i)
                 self.bytes += times * _moved(inside, i)
-                if i.opcode.removesuffix("-start") in _COLLECTIVES:
-                    self.collectives.append(self._collective(inside, i, times))
+                self._collective(inside, i, times)
 
-    def _products(self, name: str, times: float) -> None:
-        """The matrix products inside a fusion."""
+    def _inside(self, name: str, times: float) -> None:
+        """The matrix products and collectives inside a fusion."""
         inside = self.computations[name]
         for i in inside.lines.values():
             self.flops += times * operations(inside, i)
+            self._collective(inside, i, times)
             if i.opcode == "fusion":
-                self._products(i.called[0], times)
+                self._inside(i.called[0], times)
 
     def _turns(self, condition: str, depth: int) -> int:
         """How often a loop turns: the number that its condition compares with, or as was told."""
@@ -106,10 +106,16 @@ class _Count:
         told = self.turns[depth] if depth < len(self.turns) else 1
         return told if self.turns or not found else max(found)
 
-    def _collective(self, inside: Computation, i: Instruction, times: float) -> Collective:
+    def _collective(self, inside: Computation, i: Instruction, times: float) -> None:
+        """Add an instruction where it is a collective."""
+        kind = i.opcode.removesuffix("-start")
+        if kind not in _COLLECTIVES:
+            return
+        if kind == "all-reduce" and inside.lines[inside.root].opcode == "dynamic-slice":
+            kind = "reduce-scatter"  # which TPUs have as a fusion of the two
         given = sum(size(shape) for shape in inside.shapes(i.operands))
         members = first_group(i.attributes)
-        n, kind = len(members), i.opcode.removesuffix("-start")
+        n = len(members)
         sent = {
             "all-reduce": 2 * given * (n - 1) / n,
             "all-gather": given * (n - 1),
@@ -117,7 +123,7 @@ class _Count:
             "all-to-all": given * (n - 1) / n,
         }.get(kind, given)
         share, slices = (1.0, False) if self.group is None else self.group(members)
-        return Collective(kind, times * sent, n, share, slices)
+        self.collectives.append(Collective(kind, times * sent, n, share, slices))
 
 
 def _moved(inside: Computation, i: Instruction) -> int:

@@ -16,11 +16,14 @@ compiling.environment()
 
 import jax  # noqa: E402
 import jax.numpy as jnp  # noqa: E402
+from flax import nnx  # noqa: E402
 from jax.sharding import NamedSharding, PartitionSpec  # noqa: E402
 
 from m4m_jax.flops import matmul_flops  # noqa: E402
+from m4m_jax.models import placement  # noqa: E402
 from m4m_jax.tpu import costs  # noqa: E402
 from m4m_jax.training import sharding  # noqa: E402
+from m4m_jax.training.step import on_mesh  # noqa: E402
 
 TARGET = compiling.Target("v5e:2x2")
 
@@ -37,6 +40,16 @@ def loss(w: Any, x: Any) -> Any:
     return jax.grad(lambda w: ((x @ w) ** 2).sum())(w)
 
 
+def narrowed(w: Any, x: Any) -> Any:
+    """The gradient by a float32 parameter that is kept in parts, computed in bfloat16."""
+
+    def loss(w: Any) -> Any:
+        param = nnx.Param(w.astype(jnp.bfloat16), axes=("embed", "heads"))
+        return ((x @ placement.gathered(nnx.State({"w": param}))["w"][...]) ** 2).sum()
+
+    return w - jax.grad(loss)(w)
+
+
 def programs(mesh: Any) -> Iterator[tuple[str, Callable, tuple[Any, ...], Any]]:
     def array(*shape: int, spec: Any = None) -> Any:
         where = NamedSharding(mesh, spec or PartitionSpec())
@@ -48,15 +61,23 @@ def programs(mesh: Any) -> Iterator[tuple[str, Callable, tuple[Any, ...], Any]]:
     yield "batched", batched, (array(4, 128, 8, 64), array(4, 256, 8, 64)), None
     yield "summed", loss, (array(256, 512), array(4096, 256, spec=data)), PartitionSpec()
     yield "parts", loss, (array(256, 512, spec=parts), array(4096, 256, spec=data)), parts
+    wide = jax.ShapeDtypeStruct(
+        (512, 256), jnp.float32, sharding=NamedSharding(mesh, placement.kept(("embed", "heads")))
+    )
+    yield (
+        "narrowed",
+        on_mesh(narrowed, mesh),
+        (wide, array(4096, 512, spec=parts)),
+        PartitionSpec("fsdp"),
+    )
     yield "copied", lambda x: x[::-1] * 2, (array(4096, 4096),), None
 
 
 def main() -> None:
     devices = compiling.devices(TARGET)
     for name, function, arguments, result in programs(sharding.make_mesh({"data": 4}, devices)):
-        mesh = sharding.make_mesh(
-            {"data": 2, "fsdp": 2} if name == "parts" else {"data": 4}, devices
-        )
+        sizes = {"parts": {"data": 2, "fsdp": 2}, "narrowed": {"fsdp": 4}}.get(name, {"data": 4})
+        mesh = sharding.make_mesh(sizes, devices)
         ((_, function, arguments, result),) = (p for p in programs(mesh) if p[0] == name)
         where = None if result is None else NamedSharding(mesh, result)
         compiled = jax.jit(function, out_shardings=where).lower(*arguments).compile()

@@ -51,6 +51,13 @@ def test_parameters_kept_in_parts_are_gathered(counted):
     assert sent["all-gather"] == (256 * 512 * 2 / 2, 2, 0.5)
 
 
+def test_parameters_are_gathered_in_the_precision_that_is_computed_in(counted):
+    # And their gradients are summed in parts: the same number of bytes, the other way.
+    sent = [line[:3] for line in counted["narrowed"]["sent"]]
+    once = 3 / 4 * 512 * 256 * 2
+    assert sent == [["all-gather", once, 4], ["reduce-scatter", once, 4]]
+
+
 def test_memory_is_what_is_read_and_written_there(counted):
     assert counted["copied"]["bytes"] == 2 * 4096 * 4096 * 2
     assert counted["product"]["bytes"] == 2 * (512 * 256 + 256 * 1024 + 512 * 1024)
