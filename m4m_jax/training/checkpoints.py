@@ -49,7 +49,8 @@ class Checkpoints:
         keep_every: int | None = None,
         whole: dict[str, Any] | None = None,
     ):
-        self.path, self.whole = epath.Path(path), whole or {}
+        # Where a process has one device of several, Orbax takes no array that was only put there.
+        self.path, self.whole = epath.Path(path), _copy(whole or {})
         _check_reach(self.path)
         hosts.on_first(lambda: damage.set_aside(self.path))
         self.mirror = None if in_reach(self.path) else Mirror(self.path)
@@ -190,9 +191,9 @@ class Checkpoints:
 
 
 @jax.jit
-def _copy(state: TrainState) -> TrainState:
+def _copy(tree: Any) -> Any:
     """The same numbers in new buffers."""
-    return jax.tree.map(jnp.copy, state)
+    return jax.tree.map(jnp.copy, tree)
 
 
 def _reason(error: Exception) -> str:
