@@ -11,6 +11,7 @@ import time
 import pytest
 
 from tests.devices import free_port
+from tests.training import runs, saving_hosts
 
 PROGRAM = """
 import time
@@ -93,3 +94,26 @@ def test_a_signal_is_heard_while_python_is_not():
     _, told = process.communicate(timeout=60)
     assert (process.returncode, time.monotonic() - begun < 25) == (75, True), told
     assert "stopped by SIGTERM" in told
+
+
+@pytest.mark.slow
+def test_a_checkpoint_is_read_by_other_numbers_of_processes(tmp_path):
+    for step, number in enumerate((2, 4, 1)):
+        address = f"127.0.0.1:{free_port()}"
+        flags = f"--xla_force_host_platform_device_count={4 // number}"
+        command = [sys.executable, "-m", saving_hosts.__name__, str(tmp_path), address, str(number)]
+        processes = [
+            subprocess.Popen(
+                [*command, str(k)],
+                env=os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            for k in range(number)
+        ]
+        told = [process.communicate(timeout=120) for process in processes]
+        for process, (out, error) in zip(processes, told, strict=True):
+            assert process.returncode == 0, error[-3000:]
+            assert f"went on from {step}\n" in out
+    assert runs.folders(tmp_path) == [2, 3]
