@@ -12,7 +12,6 @@ from m4m_jax import datasets
 from m4m_jax.config import Config, make_config
 from m4m_jax.models import lm
 from m4m_jax.music import write_midi
-from m4m_jax.pretrained import step_manager
 from m4m_jax.training import run as module
 from tests.datasets.music import song
 from tests.models.small import MICRO
@@ -59,10 +58,12 @@ def linked(lm: Path, **changes: Any) -> Config:
 
 
 def arrays(path: Path, step: int) -> dict[str, np.ndarray]:
-    """The model's arrays in a run's step folder, by name."""
-    with step_manager(path, read_only=True) as manager:
-        restored = manager.restore(step, args=ocp.args.Composite(model=ocp.args.StandardRestore()))
-    return {name: np.asarray(x) for name, x in restored["model"].items()}
+    """The model's arrays in a run's step folder, by name, whatever devices they were saved from."""
+    folder = path / str(step) / "model"
+    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
+        names = reader.metadata(folder).item_metadata.tree
+        as_numpy = {name: ocp.RestoreArgs(restore_type=np.ndarray) for name in names}
+        return reader.restore(folder, args=ocp.args.PyTreeRestore(restore_args=as_numpy))
 
 
 def folders(path: Path) -> list[int]:
