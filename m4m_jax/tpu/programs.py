@@ -31,8 +31,8 @@ from m4m_jax.sampling import sampler
 from m4m_jax.sampling.sampler import Sampling
 from m4m_jax.tpu import fills
 from m4m_jax.training import sharding
+from m4m_jax.training.building import adapter_of
 from m4m_jax.training.optim import Hyper, Schedule
-from m4m_jax.training.run import adapter_of
 from m4m_jax.training.state import init_state, save_memory, split
 from m4m_jax.training.step import make_step
 

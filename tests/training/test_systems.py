@@ -14,7 +14,8 @@ from m4m_jax import generation, pretrained
 from m4m_jax.errors import M4MError
 from m4m_jax.models import lm, seq2seq
 from m4m_jax.models.parameters import by_name
-from m4m_jax.training.run import new_system, run, task_of
+from m4m_jax.training.building import new_system, task_of
+from m4m_jax.training.run import run
 from tests.datasets.music import song
 from tests.models.small import MICRO
 from tests.training import runs

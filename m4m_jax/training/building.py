@@ -1,0 +1,128 @@
+"""The system of a run, its card and its numbers, out of a configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+from etils import epath
+from flax import nnx
+
+from m4m_jax import pretrained
+from m4m_jax.config import CocoMulla, Config, SelfAttentive
+from m4m_jax.data.supply import tasks_of
+from m4m_jax.errors import M4MError
+from m4m_jax.models import card as cards
+from m4m_jax.models.card import Adapter, Card
+from m4m_jax.models.coco_mulla import CocoMullaConfig
+from m4m_jax.models.cross import CrossConfig
+from m4m_jax.models.lm import LM, LMConfig, preset
+from m4m_jax.models.lora import LoRAConfig
+from m4m_jax.models.self_attentive import SelfConfig
+from m4m_jax.models.seq2seq import seq2seq_size
+from m4m_jax.models.system import System
+from m4m_jax.music.tasks import Task
+from m4m_jax.pretrained import Model
+from m4m_jax.training.optim import Hyper
+
+
+def task_of(config: Config) -> Task:
+    """The task of a run, with the configuration's changes; a mixture's first."""
+    return tasks_of(config)[0]
+
+
+def new_system(config: Config, task: Task, path: epath.Path) -> tuple[System, Card]:
+    """A newly initialised system for a run at `path`, and its card without data and parts.
+
+    A language model with a base goes on from it.
+    """
+    bases = [pretrained.load(place) for place in config.bases]
+    for place, base in zip(config.bases, bases, strict=True):
+        if not isinstance(base.system, LM):
+            raise M4MError(f"base={place} is a linked system; a base is a language model")
+        _check_fit(config, base.card.lm, place)
+    if len({pretrained.fingerprint(base.system.lm) for base in bases}) == 1:
+        bases = bases[-1:]  # a pair of equals is one
+    *reader, writer = (base.system.lm for base in bases) if bases else (None,)
+    card = card_of(config, task, path, bases)
+    if card.system == "lm" and writer is not None:
+        return writer, card
+    return cards.build(card, writer, *reader, rngs=nnx.Rngs(config.seed)), card
+
+
+def card_of(config: Config, task: Task, path: epath.Path, bases: Sequence[Model]) -> Card:
+    """The card of a run at `path`, without data and parts.
+
+    bases: the language models that it starts from: none, one, or those of reference and target.
+    """
+    if bases:
+        *reader, sizes = (base.card.lm for base in bases)
+    else:
+        assert config.size is not None
+        assert config.encoder is not None
+        sized = seq2seq_size if config.system == "seq2seq" else preset
+        sizes = sized(config.size, vocabulary=config.vocabulary, encoder=config.encoder)
+        reader = []
+        _check_fit(config, sizes)
+    adapter, named = adapter_of(config), []
+    if adapter is not None and adapter.tune == "adapter":
+        places = zip(reversed(bases), reversed(config.bases), strict=False)
+        named = [pretrained.base_of(base.system.lm, place, path) for base, place in places]
+    return Card(
+        system=config.system,
+        lm=sizes,
+        reference_lm=reader[0] if reader else None,
+        adapter=adapter,
+        base=named[0] if named else None,
+        reference_base=named[1] if len(named) > 1 else None,
+        task=task.name,
+        reference=task.reference,
+        target=task.target,
+        dedup=task.dedup,
+        max_notes=task.max_notes,
+        compress=task.compress,
+        window=config.window,
+    )
+
+
+def _check_fit(config: Config, sizes: LMConfig, base: str | None = None) -> None:
+    """Whether a run's windows and what its configuration says of a model suit one of such sizes."""
+    if config.window > sizes.positions:
+        raise M4MError(
+            f"a window of {config.window} steps is longer than the model's {sizes.positions}"
+        )
+    if base is None:
+        return
+    if config.vocabulary != sizes.vocabulary:
+        raise M4MError(
+            f"base={base} reads the {sizes.vocabulary} vocabulary; "
+            f"set vocabulary={sizes.vocabulary}"
+        )
+    if config.encoder not in (None, sizes.encoder):
+        raise M4MError(f"base={base} has the {sizes.encoder} encoder; leave encoder out")
+    if config.size is not None:
+        named = preset(config.size, vocabulary=sizes.vocabulary, encoder=sizes.encoder)
+        if named != sizes:
+            raise M4MError(f"base={base} is not of size {config.size}; leave size out")
+
+
+def adapter_of(config: Config) -> Adapter | None:
+    """The sizes of an adapter."""
+    a, hidden = config.adapter, config.reference_mask_rate
+    if a is None:
+        return None
+    if isinstance(a, CocoMulla):
+        return CocoMullaConfig(a.steps, tune=a.tune, reference_mask_rate=hidden)
+    lora = LoRAConfig(a.lora_rank, a.lora_alpha, a.lora_targets) if a.lora_rank else None
+    if isinstance(a, SelfAttentive):
+        return SelfConfig(lora, tune=a.tune, reference_mask_rate=hidden)
+    sizes = (a.n_skip, a.width, a.heads, a.gate)
+    return CrossConfig(*sizes, lora, tune=a.tune, reference_mask_rate=hidden)
+
+
+def hyper_of(config: Config) -> Hyper:
+    """The numbers of a run."""
+    o = config.optimizer
+    rates = (config.dropout, config.lora_dropout, config.mask_rate)
+    return jax.tree.map(jnp.float32, Hyper(o.learning_rate, o.weight_decay, o.clip, *rates))
