@@ -16,6 +16,13 @@ LARGE_PAGES = (
 )
 """Large pages, all memory of all threads out of one region, and none given back before the end."""
 
+NO_TPU = {
+    "TPU_SKIP_MDS_QUERY": "1",
+    "TPU_WORKER_HOSTNAMES": "localhost",
+    "TPU_WORKER_ID": "0",
+}
+"""What libtpu is told on a machine without a TPU, where it would look for one on the network."""
+
 RESUME = 75
 """The exit status of a run that was stopped and can go on (EX_TEMPFAIL of sysexits.h)."""
 
@@ -47,6 +54,15 @@ def use_large_pages() -> None:
         return
     os.environ[TUNABLES] = LARGE_PAGES
     os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+
+
+def leave_out_missing_tpus() -> None:
+    """Keep libtpu, where it is installed, from telling at length that the machine has no TPU."""
+    google = "0x1ae0"  # the maker of chips on the PCI bus
+    makers = Path("/sys/bus/pci/devices").glob("*/vendor")
+    if not any(file.read_text().strip() == google for file in makers):
+        for name, value in NO_TPU.items():
+            os.environ.setdefault(name, value)
 
 
 def keep_compiled_programs() -> None:

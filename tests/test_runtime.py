@@ -30,6 +30,18 @@ def test_commands_that_compute_start_again_with_large_pages():
     assert shown("train", GLIBC_TUNABLES="mine=1") == "mine=1 ['train']"
 
 
+def test_devices_are_listed_without_a_word_of_tpus_that_are_not_there():
+    program = (
+        "from m4m_jax import runtime; runtime.leave_out_missing_tpus();"
+        " import jax; print(jax.devices()[0].platform)"
+    )
+    environment = {k: v for k, v in os.environ.items() if k not in runtime.NO_TPU}
+    command = [sys.executable, "-c", program]
+    answer = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert "tpu" not in answer.stderr.lower()
+    assert answer.stdout.strip()
+
+
 def test_programs_are_kept_in_the_users_cache(monkeypatch, tmp_path):
     monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))

@@ -61,6 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line (`sys.argv` by default) and exit with its status."""
     if arguments is None and sys.argv[1:2] and sys.argv[1] in _COMPUTING:
         runtime.use_large_pages()
+    runtime.leave_out_missing_tpus()
     runtime.keep_compiled_programs()
     status = _run(arguments)
     if status == INTERRUPTED:

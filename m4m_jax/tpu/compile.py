@@ -16,13 +16,12 @@ from etils import epath
 from m4m_jax.config import Config
 from m4m_jax.errors import M4MError
 from m4m_jax.files import atomic_path
+from m4m_jax.runtime import NO_TPU
 from m4m_jax.tpu import chips, costs
 
 ENVIRONMENT = {
     "JAX_PLATFORMS": "cpu",
-    "TPU_SKIP_MDS_QUERY": "1",
-    "TPU_WORKER_HOSTNAMES": "localhost",
-    "TPU_WORKER_ID": "0",
+    **NO_TPU,
     "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
     "JAX_COMPILATION_CACHE_DIR": "",  # a program out of the cache has no text to read
 }
