@@ -15,7 +15,7 @@ from m4m_jax.evaluation.draws import Draws
 from m4m_jax.evaluation.judged import Judged
 from m4m_jax.evaluation.judging import Setting, judge
 from m4m_jax.evaluation.page.build import build
-from m4m_jax.evaluation.pairing import Folder, LeftOut, Source, Split, Views
+from m4m_jax.evaluation.pairing import NO_TRUTH, Folder, LeftOut, Source, Split, Views
 from m4m_jax.files import atomic_path
 from m4m_jax.music.tasks import Task, get_task, written_name
 from m4m_jax.progress import progress_bar
@@ -104,11 +104,11 @@ def evaluate(
     first songs only.
 
     Raises:
-        M4MError: nothing can be judged, or as said above.
+        M4MError: nothing can be judged, no song has the part named, or as said above.
     """
     systems, draws = named_folders(generated), draws or Draws()
     if not systems and model is None:
-        raise M4MError("nothing to judge: give --model DIR or --generated DIR")
+        raise M4MError("nothing to judge: give --model DIR or --generated NAME=DIR")
     own: Task | Card = get_task(task)
     names = {} if songs is None else dict(songs.parts)
     if model is not None:
@@ -131,6 +131,7 @@ def evaluate(
         setting, only, left_out = side.setting, side.stems, side.left_out
     with progress_bar("judging") as progress:
         judged = judge(setting, only, progress)
+    _check_given(judged, reference, target)
     judged.left_out[:0] = left_out
     judged.settings |= _told(setting, draws if model is not None else None, limit)
     judged.distances, reason = distances(judged)
@@ -138,6 +139,20 @@ def evaluate(
         judged.notes.append(reason)
     write_report(judged, out)
     return judged
+
+
+def _check_given(judged: Judged, reference: str | None, target: str | None) -> None:
+    """Raise M4MError where a part that the user names is in no song at all."""
+    no_truth = [item for item in judged.lacking if item.what == NO_TRUTH]
+    no_reference = [item for item in judged.lacking if item.what != NO_TRUTH]
+    parts = [song.parts for song in judged.songs]
+    for option, given, there, lacks in (
+        ("--reference", reference, [one.reference for one in parts], no_reference),
+        ("--target", target, [one.truth for one in parts], no_truth),
+    ):
+        if given is not None and lacks and all(part is None for part in there):
+            first = lacks[0]
+            raise M4MError(f"{option} {given}: no song has it; {first.song}: {first.reason}")
 
 
 def _told(setting: Setting, draws: Draws | None, limit: int | None) -> dict[str, Any]:

@@ -8,8 +8,17 @@ from typing import NamedTuple
 
 from m4m_jax.errors import M4MError
 from m4m_jax.evaluation.judged import Judged, JudgedSong, Sample
-from m4m_jax.evaluation.pairing import Folder, LeftOut, Source, Views, pair
-from m4m_jax.evaluation.scoring import Figures, Parts, score_sample, score_truth
+from m4m_jax.evaluation.pairing import (
+    NO_TRUTH,
+    Folder,
+    Lacking,
+    LeftOut,
+    Reasons,
+    Source,
+    Views,
+    pair,
+)
+from m4m_jax.evaluation.scoring import Figures, Parts, has_harmony, score_sample, score_truth
 from m4m_jax.evaluation.sounding import until_step
 from m4m_jax.music.notes import NoteTable
 
@@ -79,22 +88,25 @@ def judge(
         for system in setting.systems.keys() - files.keys():
             judged.left_out.append(LeftOut(stem, f"no sample of this song by {system}"))
         if files:
-            song, lacking = _judge_song(setting, stem, files)
-            judged.left_out += lacking
+            song, left_out, lacking = _judge_song(setting, stem, files)
+            judged.left_out += left_out
             if song.systems:
                 judged.songs.append(song)
+                judged.lacking += lacking
         progress(number + 1, len(wanted))
     if not judged.songs:
         reasons = "; ".join(f"{item.what}: {item.reason}" for item in judged.left_out[:1])
         raise M4MError(f"nothing can be judged, {len(judged.left_out)} left out: {reasons}")
+    if uneven := judged.uneven():
+        judged.notes.append(uneven)
     return judged
 
 
 def _judge_song(
     setting: Setting, stem: str, files: Mapping[str, list[str]]
-) -> tuple[JudgedSong, list[LeftOut]]:
+) -> tuple[JudgedSong, list[LeftOut], list[Lacking]]:
     """Judge all samples of a song; files: system -> their stems."""
-    parts, left_out = _read_song(setting, stem)
+    parts, reasons, left_out = _read_song(setting, stem)
     read: dict[str, list[_Read]] = {}
     for system, stems in files.items():
         found, failed = _read_samples(setting, system, stems)
@@ -104,6 +116,7 @@ def _judge_song(
     if parts.reference is None and read:
         first = next(iter(read.values()))[0].whole
         parts = parts._replace(reference=setting.views.given_in(first))
+    lacking = _lacking(setting.task, stem, parts, reasons)
 
     def under_model(part: NoteTable, figures: Figures) -> Figures:
         judged = setting.likelihood
@@ -122,17 +135,31 @@ def _judge_song(
             )
             for one in samples
         ]
-    return JudgedSong(stem, parts, truth, systems), left_out
+    return JudgedSong(stem, parts, truth, systems), left_out, lacking
 
 
-def _read_song(setting: Setting, stem: str) -> tuple[Parts, list[LeftOut]]:
-    """A song's parts, none where there is no song, and what it lacks."""
+def _lacking(task: str, stem: str, parts: Parts, reasons: Reasons) -> list[Lacking]:
+    """What a song is judged without; parts: what it is judged with, reasons: what it had not."""
+    found = []
+    if reasons.reference is not None:
+        if parts.reference is not None:
+            what = "a sample's reference is taken"
+        else:
+            what = "no harmony figures" if has_harmony(task) else "no reference"
+        found.append(Lacking(stem, what, reasons.reference))
+    if reasons.truth is not None:
+        found.append(Lacking(stem, NO_TRUTH, reasons.truth))
+    return found
+
+
+def _read_song(setting: Setting, stem: str) -> tuple[Parts, Reasons, list[LeftOut]]:
+    """A song's parts, none where there is no song, why it lacks some, and whether it is read."""
     if setting.songs is None:
-        return Parts(None, None), []
+        return Parts(None, None), Reasons(None, None), []
     try:
-        return setting.views.song(setting.read(setting.songs, stem), stem)
+        return *setting.views.song(setting.read(setting.songs, stem)), []
     except M4MError as error:
-        return Parts(None, None), [LeftOut(stem, str(error))]
+        return Parts(None, None), Reasons(None, None), [LeftOut(stem, str(error))]
 
 
 def _read_samples(

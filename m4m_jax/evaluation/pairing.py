@@ -14,13 +14,15 @@ from m4m_jax import datasets
 from m4m_jax.datasets.folders import files_below
 from m4m_jax.errors import M4MError
 from m4m_jax.evaluation.scoring import Parts
-from m4m_jax.music.inspect import select_notes
 from m4m_jax.music.notes import TRACK, NoteTable, read_midi
-from m4m_jax.music.parts import select
+from m4m_jax.music.parts import NoSplitError, list_parts, select
 
 _MIDI = (".mid", ".midi")
 _NUMBERED = re.compile(r"(.+)_(\d+)")
 _COUNTED = re.compile(r"(track|upto|from|notrack)-\d+")
+
+
+NO_TRUTH = "no truth"
 
 
 class LeftOut(NamedTuple):
@@ -28,6 +30,21 @@ class LeftOut(NamedTuple):
 
     what: str
     reason: str
+
+
+class Lacking(NamedTuple):
+    """What a song is judged without ("no truth"), and why."""
+
+    song: str
+    what: str
+    reason: str
+
+
+class Reasons(NamedTuple):
+    """Why a song has no reference, and no truth; None where it has, or where none is asked for."""
+
+    reference: str | None
+    truth: str | None
 
 
 class Source(Protocol):
@@ -127,18 +144,25 @@ class Views:
     of_samples: Mapping[str, str] = field(default_factory=dict)
     ours: frozenset[str] = frozenset()
 
-    def song(self, song: NoteTable, stem: str) -> tuple[Parts, list[LeftOut]]:
-        """A song's parts, as far as it has them, and what it lacks."""
-        found: list[NoteTable | None] = [None, None]
-        lacking = []
-        for number, part in enumerate((self.reference, self.target)):
-            if part is None:
-                continue
-            try:
-                found[number] = select_notes(song, part, stem, names=self.names)
-            except M4MError as error:
-                lacking.append(LeftOut(stem, str(error)))
-        return Parts(*found), lacking
+    def song(self, song: NoteTable) -> tuple[Parts, Reasons]:
+        """A song's parts, as far as it has them with notes, and why it has not."""
+        reference, no_reference = self._part(song, self.reference)
+        truth, no_truth = self._part(song, self.target)
+        return Parts(reference, truth), Reasons(no_reference, no_truth)
+
+    def _part(self, song: NoteTable, part: str | None) -> tuple[NoteTable | None, str | None]:
+        """A part of a song, or why there is none; neither where none is asked for."""
+        if part is None:
+            return None, None
+        try:
+            found = select(song, part, names=self.names)
+        except NoSplitError as error:
+            return None, str(error)
+        except M4MError:
+            return None, f"no part {part!r} (it has {list_parts(song)})"
+        if part != "empty" and not len(found.notes):
+            return None, f"the part {part!r} is empty (it has {list_parts(song)})"
+        return found, None
 
     def sample(self, song: NoteTable, system: str) -> NoteTable:
         """The target part of a sample's file: it may be empty.

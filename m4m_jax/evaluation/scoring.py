@@ -22,6 +22,11 @@ FAMILIES: dict[str, tuple[str, ...]] = {
 """What is judged beside the figures of all tasks, by task."""
 
 
+def has_harmony(task: str) -> bool:
+    """Whether a task's target and reference are judged as a melody and its chords."""
+    return not {"melody", "chords"}.isdisjoint(FAMILIES.get(task, ()))
+
+
 class Parts(NamedTuple):
     """A song's parts: what was given, and what stands in the song in the place of a sample."""
 

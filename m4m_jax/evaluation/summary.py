@@ -28,6 +28,11 @@ class Summary(TypedDict):
     samples: int
 
 
+def mean_and_deviation(found: Summary) -> str:
+    """A figure in short, as tables have it; one song has no deviation."""
+    return f"{found['mean']:.3f} ± " + (f"{found['sd']:.3f}" if found["songs"] > 1 else "-")
+
+
 def summarize(songs: Iterable[Sequence[Figures]]) -> dict[str, Summary]:
     """The figures of songs, each with those of its samples, in the order of the catalogue.
 

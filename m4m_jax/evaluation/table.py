@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 
 import rich.console
 import rich.table
 
 from m4m_jax.evaluation.catalogue import METRICS
 from m4m_jax.evaluation.judged import Judged
-from m4m_jax.evaluation.summary import Summary
+from m4m_jax.evaluation.summary import Summary, mean_and_deviation
 
 _LISTED = 5
 _WIDE = 160
@@ -24,7 +25,7 @@ def show(judged: Judged) -> None:
         console = rich.console.Console(highlight=False, width=_WIDE)
     console.print(_table(judged))
     distances = [f"Fréchet Music Distance, {s}: {d:.1f}" for s, d in judged.distances.items()]
-    for line in (*distances, *left_out(judged), *judged.notes):
+    for line in (*judged.notes, *distances, *lacking(judged), *left_out(judged)):
         console.print(line, markup=False, soft_wrap=True)
 
 
@@ -41,6 +42,7 @@ def _table(judged: Judged) -> rich.table.Table:
     for name in columns:
         table.add_column(rich.markup.escape(name), justify="right")
     table.add_column("good")
+    table.add_row("songs", *(str(n or "") for n in judged.counts().values()))
     for metric in METRICS.values():
         cells = [cell(found.get(metric.name)) for found in columns.values()]
         if any(cells):
@@ -52,17 +54,32 @@ def cell(found: Summary | None) -> str:
     """One figure in short; empty where there is none."""
     if found is None:
         return ""
-    return f"{found['mean']:.3f} ± {found['sd']:.3f} ({found['median']:.3f})"
+    return f"{mean_and_deviation(found)} ({found['median']:.3f})"
 
 
 def left_out(judged: Judged) -> list[str]:
     """What was left out in a few lines, by reason."""
-    reasons = Counter(item.reason for item in judged.left_out)
+    lines, more = _by_reason((item.what, item.reason) for item in judged.left_out)
+    lines = [f"left out: {line}" for line in lines]
+    return lines + ([f"left out for {more} other reasons: see report.json"] if more else [])
+
+
+def lacking(judged: Judged) -> list[str]:
+    """What songs were judged without in a few lines, by what it is and by reason."""
+    found = []
+    for what in dict.fromkeys(item.what for item in judged.lacking):
+        lines, more = _by_reason((i.song, i.reason) for i in judged.lacking if i.what == what)
+        found += [f"{what} for {line}" for line in lines]
+        found += [f"{what} for {more} other reasons: see report.json"] if more else []
+    return found
+
+
+def _by_reason(items: Iterable[tuple[str, str]]) -> tuple[list[str], int]:
+    """A line for each of the commonest reasons, naming the first; how many other reasons are."""
+    items = list(items)
+    reasons = Counter(reason for _, reason in items)
     lines = []
     for reason, count in reasons.most_common(_LISTED):
-        first = next(item.what for item in judged.left_out if item.reason == reason)
-        named = first if count == 1 else f"{first} and {count - 1} more"
-        lines.append(f"left out: {named}: {reason}")
-    if len(reasons) > _LISTED:
-        lines.append(f"left out for {len(reasons) - _LISTED} other reasons: see report.json")
-    return lines
+        first = next(name for name, why in items if why == reason)
+        lines.append(f"{first if count == 1 else f'{first} and {count - 1} more'}: {reason}")
+    return lines, max(len(reasons) - _LISTED, 0)

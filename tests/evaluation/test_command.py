@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 
@@ -38,12 +39,53 @@ def test_folders_side_by_side(place):
     assert (answer.status, answer.err) == (0, "")
     row = next(line for line in answer.out.splitlines() if "majmin" in line)
     assert "0.375 ± 0.530 (0.375)" in row
-    assert "1.000 ± 0.000 (1.000)" in row
+    assert "1.000 ± - (1.000)" in row  # one song has no deviation
+    lines = answer.out.splitlines()
+    counts = next(line for line in lines if line.strip("│ ").startswith("songs "))
+    assert re.findall(r"\d+", counts) == ["2", "2", "1"]
+    warning = "other was judged on 1 of 2 songs; means are over different songs"
+    below = next(k for k, line in enumerate(lines) if line.startswith("└")) + 1
+    assert lines[below] == warning
     assert "left out: two/broken_1.mid: no song has this name" in answer.out
     report = json.loads((place / "report" / "report.json").read_text())
     assert report["systems"]["one"]["majmin"]["mean"] == 0.375
     assert report["settings"]["systems"] == {"one": "one", "other": "two"}
     assert report["truth"]["chord_tone_ratio"]["mean"] == 0.875
+    assert report["notes"][0] == warning
+    page = (place / "report" / "report.html").read_text()
+    assert "<tr><td>songs</td><td>2</td><td>2</td><td>1</td><td></td></tr>" in page
+    assert "1.000 ± -<br>" in page
+    assert f"</table></div><p>{warning}</p>" in page
+
+
+def test_no_warning_where_songs_are_the_same(place):
+    judged = command.evaluate(
+        "melody-to-chord", place / "report", None, [f"one={place / 'one'}", f"1={place / 'songs'}"]
+    )
+    assert judged.counts() == {"truth": 0, "one": 2, "1": 2}
+    assert judged.uneven() is None
+    assert not any("different songs" in note for note in judged.notes)
+
+
+def test_a_part_that_songs_lack(place):
+    three = NoteTable.concat([MELODY, chords("CCGC"), MELODY])
+    write_midi(three, place / "songs" / "b.mid")
+    given = ("melody-to-chord", "--generated", "one", "--truth", "songs", "-o", "report")
+    answer = m4m("evaluate", *given, "--reference", "track-2", cwd=place)
+    assert (answer.status, answer.err) == (0, "")
+    assert (
+        "no harmony figures for a: no part 'track-2' (it has track-0 (tune), track-1 (chords))"
+        in answer.out.splitlines()
+    )
+    assert "left out" not in answer.out
+    report = json.loads((place / "report" / "report.json").read_text())
+    assert [item["song"] for item in report["lacking"]] == ["a"]
+    assert report["left_out"] == []
+    assert [("pcs" in song["truth"]) for song in report["songs"]] == [False, True]
+    for option in ("--reference", "--target"):
+        answer = m4m("evaluate", *given, "--target-part", "all", option, "track-9", cwd=place)
+        words = f"{option} track-9: no song has it; a: no part 'track-9' (it has track-0 (tune), "
+        assert_one_line(answer, words)
 
 
 def test_only_the_beginning(place):
@@ -69,5 +111,5 @@ def test_mistakes(place):
         command.named_folders([str(place / "one"), f"one={place / 'two'}"])
     with pytest.raises(M4MError, match="no system three; there are one, two"):
         command.parts_of_samples(["three=all"], ["one", "two"])
-    with pytest.raises(M4MError, match="nothing to judge"):
+    with pytest.raises(M4MError, match="--model DIR or --generated NAME=DIR"):
         command.evaluate("copy", place / "report", None, [])

@@ -12,6 +12,7 @@ from m4m_jax.evaluation.judging import Setting, judge
 from m4m_jax.evaluation.pairing import Folder, Views
 from m4m_jax.evaluation.scoring import Parts, score_sample, score_truth
 from m4m_jax.evaluation.summary import summarize
+from m4m_jax.evaluation.table import lacking
 from m4m_jax.music import NoteTable, write_midi
 from tests.evaluation.music import chords, part
 
@@ -130,3 +131,23 @@ def test_means_and_spread():
         "samples": 3,
     }
     assert summarize([[{"pcs": 1.0}]])["pcs"]["within"] is None
+
+
+def test_what_songs_are_judged_without(tmp_path, songs):
+    """A song's reference may be its sample's; where it is nowhere, there are no harmony figures."""
+    one = samples(tmp_path, "one", a="CFGC", lone="CFGC")
+    views = Views("track-2", "track-1", "chord")
+    judged = judge(Setting("melody-to-chord", songs, {"one": one}, views))
+    whole = NoteTable.concat([MELODY, chords("CFGC"), MELODY])
+    write_midi(whole, one.path / "lone.mid")
+    again = judge(Setting("melody-to-chord", songs, {"one": one}, views))
+    expected = [("a", "no harmony figures"), ("lone", "no harmony figures"), ("lone", "no truth")]
+    assert [item[:2] for item in judged.lacking] == expected
+    assert lacking(judged) == [
+        "no harmony figures for a: no part 'track-2' (it has track-0 (melody), track-1 (chords))",
+        "no harmony figures for lone: no part 'track-2' (it has track-0 (melody))",
+        "no truth for lone: no part 'track-1' (it has track-0 (melody))",
+    ]
+    assert again.lacking[1].what == "a sample's reference is taken"
+    assert again.summary("one")["pcs"]["songs"] == 1
+    assert judge(Setting("copy", songs, {"one": one}, views)).lacking[0].what == "no reference"

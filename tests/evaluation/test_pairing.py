@@ -48,15 +48,16 @@ def test_songs_of_a_data_set(tmp_path):
 
 def test_parts_of_songs_and_samples():
     melody = part([(0, 4, 72)], 16, name="flute")
-    parts, lacking = VIEWS.song(NoteTable.concat([melody, chords("CF")]), "it")
+    parts, lacking = VIEWS.song(NoteTable.concat([melody, chords("CF")]))
     assert parts.truth is not None
     assert parts.truth.notes[:, 2].tolist() == [72]
     assert len(parts.reference.notes) == 6
-    assert not lacking
-    parts, lacking = VIEWS.song(melody, "it")
+    assert lacking == (None, None)
+    parts, lacking = VIEWS.song(melody)
     assert parts.reference is None
-    assert [item.what for item in lacking] == ["it"]
-    assert "no part 'track-1'" in lacking[0].reason
+    assert lacking == ("no part 'track-1' (it has track-0 (flute))", None)
+    empty = melody.replace(notes=melody.notes[:0])
+    assert "'track-0' is empty (it has track-0 (flute))" in VIEWS.song(empty)[1].truth
 
 
 def test_what_generate_wrote_is_known_by_its_name():

@@ -15,7 +15,7 @@ from m4m_jax.evaluation.judged import Judged, JudgedSong
 from m4m_jax.evaluation.page.plots import strip_plot
 from m4m_jax.evaluation.scoring import Figures
 from m4m_jax.evaluation.sounding import bar_lines
-from m4m_jax.evaluation.summary import Summary
+from m4m_jax.evaluation.summary import Summary, mean_and_deviation
 from m4m_jax.music.notes import DRUM_PROGRAM, DURATION, PITCH, PROGRAM, STEP, VELOCITY, NoteTable
 
 SHOWN = 20
@@ -78,6 +78,8 @@ def _table(judged: Judged) -> str:
     columns |= {system: judged.summary(system) for system in judged.systems}
     names = "".join(f"<th>{html.escape(name)}</th>" for name in columns)
     rows = [f"<tr><th>figure</th>{names}<th>good</th></tr>"]
+    counts = "".join(f"<td>{n or ''}</td>" for n in judged.counts().values())
+    rows.append(f"<tr><td>songs</td>{counts}<td></td></tr>")
     for metric in METRICS.values():
         found = [column.get(metric.name) for column in columns.values()]
         if any(found):
@@ -86,8 +88,9 @@ def _table(judged: Judged) -> str:
         distances = [judged.distances.get(name) for name in columns]
         cells = "".join(f"<td>{'' if d is None else f'{d:.1f}'}</td>" for d in distances)
         rows.append(f"<tr><td>Fréchet Music Distance</td>{cells}<td>low</td></tr>")
+    warning = html.escape(judged.uneven() or "")
     return (
-        f'<div class="scroll"><table>{"".join(rows)}</table></div>'
+        f'<div class="scroll"><table>{"".join(rows)}</table></div><p>{warning}</p>'
         '<p class="legend">Mean ± standard deviation over songs; median; deviation within the'
         " samples of a song.</p>"
     )
@@ -104,7 +107,7 @@ def _cell(found: Summary | None) -> str:
         return ""
     within = "" if found["within"] is None else f"; within {found['within']:.3f}"
     spread = f"median {found['median']:.3f}{within}"
-    return f"{found['mean']:.3f} ± {found['sd']:.3f}<br><small>{spread}</small>"
+    return f"{mean_and_deviation(found)}<br><small>{spread}</small>"
 
 
 def _plots(judged: Judged, colours: dict[str, str]) -> list[str]:
@@ -129,7 +132,9 @@ def _values(song: JudgedSong, system: str, name: str) -> list[float]:
 
 
 def _left_out(judged: Judged) -> str:
-    items = [f"{item.what}: {item.reason}" for item in judged.left_out] + judged.notes
+    items = [f"{item.what}: {item.reason}" for item in judged.left_out]
+    items += [f"{item.what} for {item.song}: {item.reason}" for item in judged.lacking]
+    items += judged.notes
     if not items:
         return "<p>Nothing.</p>"
     return "<ul>" + "".join(f"<li>{html.escape(item)}</li>" for item in items) + "</ul>"
