@@ -28,6 +28,8 @@ from m4m_jax.models.card import Card, read_card
 
 LIGHTNING_VERSION = "2.5.2"
 CARD = "m4m_card"
+_ZIP, _PICKLE = b"PK\x03\x04", b"\x80"
+"""What a file of torch begins with, and what one of torch before 1.6 does."""
 """The key of a checkpoint under which this package keeps a model's card."""
 
 
@@ -126,6 +128,7 @@ def read_checkpoint(path: epath.PathLike) -> WeightsFile:
     where = os.fspath(path)
     if not os.path.isfile(where):
         raise M4MError(f"{where}: there is no such file on this machine")
+    _check_zip(where)
     content = _unpickle(where)
     if not isinstance(content, Mapping) or not isinstance(content.get("state_dict"), Mapping):
         raise M4MError(f"{where} is not a Lightning checkpoint: it holds no state_dict")
@@ -145,6 +148,23 @@ def read_checkpoint(path: epath.PathLike) -> WeightsFile:
         hyper if isinstance(hyper, dict) else {},
         read_card(card, where) if isinstance(card, str) else None,
     )
+
+
+def _check_zip(where: str) -> None:
+    """Raise M4MError where a file does not begin as a zip, which torch would tell in its terms."""
+    try:
+        with open(where, "rb") as file:
+            head = file.read(len(_ZIP))
+    except OSError as error:
+        raise M4MError(f"{where} cannot be read: {error.strerror}") from error
+    if head.startswith(_PICKLE):
+        raise M4MError(
+            f"{where} is a bare pickle, as of PyTorch before 1.6; save it with a newer one"
+        )
+    if head != _ZIP:
+        raise M4MError(
+            f"{where} is not a PyTorch checkpoint (.ckpt), .safetensors file or PEFT folder"
+        )
 
 
 def _unpickle(where: str) -> Any:
