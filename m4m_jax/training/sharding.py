@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
+import numpy as np
 from flax import nnx
 from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
@@ -117,7 +118,12 @@ def places(tree: Any, mesh: Mesh) -> Any:
 
 
 def place(tree: Any, mesh: Mesh) -> Any:
-    """A pytree with its arrays on the mesh; see `places`."""
+    """A pytree with its arrays on the mesh; see `places`.
+
+    Of several hosts each gives the same arrays, and takes of them what its devices keep.
+    """
+    if jax.process_count() > 1:  # an array on a device of this host cannot go to another's
+        tree = jax.tree.map(lambda x: np.asarray(x) if x.is_fully_addressable else x, tree)
     return jax.device_put(tree, places(tree, mesh))
 
 
