@@ -43,6 +43,24 @@ def test_two_processes_stop_together_and_four_go_on_as_one_would(tmp_path):
     assert max(found.values()) < TOLERANCE, max(found, key=lambda name: found[name])
 
 
+@pytest.mark.slow
+def test_two_processes_train_an_adapter_as_one_does(tmp_path):
+    every = {"log": 1, "validation": 100, "checkpoint": 100}
+    write_config(tmp_path / "lm.yaml", steps=1, every=every)
+    runs.build_data(tmp_path)
+    base = train(tmp_path, "base", 1, config="lm.yaml")
+    assert base.end()[0] == 0, base.told
+    adapter = {"width": 16, "heads": 2, "lora_rank": 2, "lora_alpha": 4.0}
+    linked = {"system": "cross", "task": "chord-to-melody", "adapter": adapter}
+    linked["base"] = os.fspath(tmp_path / "base")
+    write_config(tmp_path / "c.yaml", steps=2, every=every, mesh={"data": 2, "fsdp": 2}, **linked)
+    for processes in (1, 2):
+        process = train(tmp_path, f"by-{processes}", processes)
+        assert process.end()[0] == 0, process.told
+    found = differences(tmp_path / "by-1", tmp_path / "by-2", 2)
+    assert max(found.values()) < TOLERANCE, max(found, key=lambda name: found[name])
+
+
 def test_a_batch_that_does_not_divide_among_processes_is_refused(tmp_path):
     write_config(tmp_path / "c.yaml", batch=5)
     process = train(tmp_path, "run", 2)
