@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import sys
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -97,3 +97,10 @@ def quiet_libraries() -> None:
     logging.set_verbosity(logging.ERROR)
     # Orbax prints the tracebacks of errors that it also raises.
     logging.get_absl_logger().addFilter(lambda record: "orbax" not in record.pathname)
+    sys.unraisablehook = _tell_but_of_late_writes
+
+
+def _tell_but_of_late_writes(met: Any) -> None:
+    """Leave out what tensorstore's threads meet where other files of a save have failed already."""
+    if not (met.exc_type is RuntimeError and str(met.exc_value) == "Event loop is closed"):
+        sys.__unraisablehook__(met)
