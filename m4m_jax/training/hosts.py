@@ -99,6 +99,7 @@ def leave(status: int, seconds: float = 5.0) -> NoReturn:
                 state.client.key_value_set(f"m4m/gone/{state.process_id}", "")
             else:
                 _await((f"m4m/gone/{k}" for k in range(1, state.num_processes)), seconds)
+                time.sleep(1)  # until the last of them has heard that its word came, and is gone
         except jax.errors.JaxRuntimeError:
             pass  # whoever does not answer has gone
     os._exit(status)

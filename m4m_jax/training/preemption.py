@@ -56,7 +56,8 @@ class Preemption:
         self._lock, self._leaving = threading.Lock(), threading.Lock()
         self._points, self._holding, self._stopping = 0, False, False
         self._stop_at: int | None = None
-        self._agreed = threading.Event()
+        self._agreed, self._over = threading.Event(), threading.Event()
+        self._listener: threading.Thread | None = None
         self._saved: Saved | None = None
         self._signalled = time.monotonic()
 
@@ -69,7 +70,15 @@ class Preemption:
         # The thread keeps the sending end open as well.
         threading.Thread(target=self._await_signal, args=(heard, told), daemon=True).start()
         if hosts.store() is not None:
-            threading.Thread(target=self._await_others, daemon=True).start()
+            self._listener = threading.Thread(target=self._await_others, daemon=True)
+            self._listener.start()
+
+    def end(self) -> None:
+        """Listen no longer: a process must not end while one of its threads asks the others."""
+        signal.signal(signal.SIGTERM, lambda number, frame: self.leave())
+        self._over.set()
+        if self._listener is not None:
+            self._listener.join()
 
     def tells(self, saved: Saved) -> None:
         """Name the run's checkpoints, of which the last is told at the end."""
@@ -104,11 +113,10 @@ class Preemption:
         self._stop()
 
     def _await_others(self) -> None:
-        while True:
+        while not self._over.wait(0.3):
             with contextlib.suppress(jax.errors.JaxRuntimeError):  # nobody has been signalled
                 if hosts.store() is not None and hosts.store().key_value_try_get(_STOP):
                     return self._stop()
-            time.sleep(0.3)
 
     def _stop(self) -> None:
         """Agree with the other processes where to stop, and see to it that this one ends."""

@@ -24,7 +24,9 @@ def train_here(
     stop = Preemption()
     stop.watch()
     try:
-        return run(config, path, data_dir, all_hosts=all_hosts, stop=stop)
+        result = run(config, path, data_dir, all_hosts=all_hosts, stop=stop)
+        stop.end()
+        return result
     except Preempted:
         stop.leave()
     except Exception as error:
