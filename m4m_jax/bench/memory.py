@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
 
-def host_bytes(figure: str) -> int | None:
-    """A figure of Linux about this process, such as VmRSS, in bytes; None on other systems."""
+
+class Resident(NamedTuple):
+    """Bytes of this process that lie in memory: now, and at the most so far."""
+
+    now: int
+    most: int
+
+
+def resident() -> Resident | None:
+    """What Linux says of this process, both figures at one moment; None on other systems."""
     try:
         with open("/proc/self/status") as file:
-            (line,) = (line for line in file if line.startswith(f"{figure}:"))
-    except (OSError, ValueError):
+            told = dict(line.split(":", 1) for line in file)
+        return Resident(*(int(told[name].split()[0]) * 1024 for name in ("VmRSS", "VmHWM")))
+    except (OSError, KeyError):
         return None
-    return int(line.split()[1]) * 1024
 
 
 class HostMemory:
@@ -26,4 +35,5 @@ class HostMemory:
 
     def peak_bytes(self) -> int | None:
         """Bytes since then, or since the process began; None where the system does not tell."""
-        return host_bytes("VmHWM")
+        found = resident()
+        return None if found is None else found.most

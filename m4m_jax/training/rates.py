@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 
-from m4m_jax.bench.memory import host_bytes
+from m4m_jax.bench.memory import resident
 from m4m_jax.chips import CHIPS
 from m4m_jax.pretrained import METRIC
 from m4m_jax.training.state import TrainState
@@ -79,5 +79,5 @@ def memory() -> Metrics:
             "device_bytes": max(stats["bytes_in_use"] for stats in told),
             "device_peak_bytes": max(stats["peak_bytes_in_use"] for stats in told),
         }
-    resident = host_bytes("VmRSS")
-    return {} if resident is None else {"host_bytes": resident}
+    held = resident()
+    return {} if held is None else {"host_bytes": held.now, "host_peak_bytes": held.most}

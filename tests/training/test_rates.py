@@ -110,10 +110,15 @@ def test_utilization_is_of_the_chips_rate(monkeypatch):
 
 
 def test_memory_is_what_the_process_holds():
-    before = memory()["host_bytes"]
+    before = memory()
     held = b"x" * 2**27
-    assert 2**27 <= memory()["host_bytes"] - before + 2**22 < 2**29
+    during = memory()
+    assert 2**27 <= during["host_bytes"] - before["host_bytes"] + 2**22 < 2**29
     assert len(held) == 2**27
+    del held
+    after = memory()
+    assert after["host_bytes"] < during["host_bytes"] - 2**26
+    assert after["host_bytes"] < after["host_peak_bytes"] - 2**26
 
 
 def test_rates_of_chips_have_a_source_and_are_of_one_device():
