@@ -119,11 +119,11 @@ class Feed:
         masked: bool,
         sizes: tuple[Size, ...] | None = None,
     ):
-        hosts = jax.process_count()
-        self.stream = pipeline.batched(windows, config.batch, jax.process_index(), hosts)
+        part = sharding.host_part(mesh, jax.process_index())
+        self.stream = pipeline.batched(windows, config.batch, part.number, part.parts)
         self.packer = Packer(
             parts=config.accumulate if sizes is None else 1,
-            shards=sharding.host_shards(mesh, hosts),
+            shards=part.shards,
             vocabulary=by_name(config.vocabulary),
             masked=masked,
             per_row=sizes is None and config.encoder_dropout == "per_row",

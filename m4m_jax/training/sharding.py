@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -65,20 +66,33 @@ def shards(mesh: Mesh) -> int:
     return mesh.shape["data"] * mesh.shape["fsdp"]
 
 
-def host_shards(mesh: Mesh, hosts: int) -> int:
-    """How many of them each host reads.
+class Part(NamedTuple):
+    """What a host reads of every batch: one part, of how many parts, of how many shards each."""
+
+    number: int
+    parts: int
+    shards: int
+
+
+def host_part(mesh: Mesh, host: int) -> Part:
+    """The part of a batch that a host reads: the shards that its devices hold, in their order.
+
+    Hosts that `tensor` goes across hold the same shards, and all read them.
 
     Raises:
-        M4MError: the shards do not divide over the hosts.
+        M4MError: hosts hold some of their shards together with others, but not all.
     """
-    total = shards(mesh)
-    if total % hosts:
+    held: dict[int, set[int]] = defaultdict(set)
+    for shard, devices in enumerate(mesh.devices.reshape(shards(mesh), -1)):
+        for device in devices:
+            held[device.process_index].add(shard)
+    parts = sorted({frozenset(found) for found in held.values()}, key=min)
+    if sum(map(len, parts)) != shards(mesh):
         raise M4MError(
-            f"mesh data={mesh.shape['data']}, fsdp={mesh.shape['fsdp']} splits a batch into "
-            f"{total} shards, which do not divide over {hosts} hosts; make tensor="
-            f"{mesh.shape['tensor']} smaller"
+            f"mesh tensor={mesh.shape['tensor']} does not divide the {mesh.size // len(held)} "
+            f"devices of each of {len(held)} hosts, nor is it a multiple of them"
         )
-    return total // hosts
+    return Part(parts.index(frozenset(held[host])), len(parts), len(held[host]))
 
 
 def check_divides(system: System, mesh: Mesh) -> None:

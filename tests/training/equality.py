@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from m4m_jax.models.card import SYSTEMS
 from tests.training import runs
 from tests.training.command import Process, write_config
 
@@ -51,31 +52,41 @@ def differences(path: Path, other: Path, step: int) -> dict[str, float]:
     }
 
 
+def configs(folder: Path, steps: int) -> None:
+    """Write the configuration of each system; adapters stand on a run of the language model."""
+    every = {"log": 10, "validation": 100, "checkpoint": 100}
+    write_config(folder / "lm.yaml", steps=steps, every=every)
+    task = {"steps": steps, "every": every, "task": "chord-to-melody"}
+    write_config(folder / "seq2seq.yaml", **task, system="seq2seq", size="tiny")
+    updates = {"lora_rank": 2, "lora_alpha": 4.0}
+    adapters = {"cross": {"width": 16, "heads": 2, **updates}, "self": updates, "coco-mulla": {}}
+    for system, adapter in adapters.items():
+        own = {"system": system, "adapter": adapter, "base": os.fspath(folder / "base")}
+        write_config(folder / f"{system}.yaml", **task, **own)
+
+
+def finish(process: Process) -> None:
+    """Wait for a run, which must end well."""
+    assert process.end(seconds=3600)[0] == 0, process.told
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--steps", type=int, default=20)
-    parser.add_argument("--systems", nargs="+", default=["lm", "cross"])
+    parser.add_argument("--systems", nargs="+", default=SYSTEMS)
     parser.add_argument("--meshes", nargs="+", default=MESHES)
     given = parser.parse_args()
-    steps = given.steps
-    every = {"log": 10, "validation": 100, "checkpoint": 100}
-    linked = {"adapter": {"width": 16, "heads": 2, "lora_rank": 2, "lora_alpha": 4.0}}
-    linked |= {"system": "cross", "task": "chord-to-melody"}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         runs.build_data(folder)
-        write_config(folder / "lm.yaml", steps=steps, every=every)
-        linked["base"] = os.fspath(folder / "lm-0-1")
-        write_config(folder / "cross.yaml", steps=steps, every=every, **linked)
-        for system in given.systems:  # an adapter is trained on the language model
+        configs(folder, given.steps)
+        finish(train(folder, "base", 1, "steps=1", config="lm.yaml"))
+        for system in given.systems:
             for number, mesh in enumerate(given.meshes):
                 for processes in (1, 2, 4):
-                    if processes > 2 and "tensor" in mesh:
-                        continue  # two processes would share a shard of the batch
                     run = f"{system}-{number}-{processes}"
-                    process = train(folder, run, processes, f"mesh={mesh}", config=f"{system}.yaml")
-                    assert process.end()[0] == 0, process.told
-                    found = differences(folder / f"{system}-{number}-1", folder / run, steps)
+                    finish(train(folder, run, processes, f"mesh={mesh}", config=f"{system}.yaml"))
+                    found = differences(folder / f"{system}-{number}-1", folder / run, given.steps)
                     worst = max(found, key=lambda tensor: found[tensor])
                     print(f"{system} {mesh} {processes}: {found[worst]:.1e} ({worst})", flush=True)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 from pathlib import Path
@@ -44,7 +45,8 @@ def test_two_processes_stop_together_and_four_go_on_as_one_would(tmp_path):
 
 
 @pytest.mark.slow
-def test_two_processes_train_an_adapter_as_one_does(tmp_path):
+def test_four_processes_train_an_adapter_as_one_does_and_tell_what_is_asked(tmp_path):
+    """On a mesh of which every axis goes across processes: `tensor` has pairs read the same."""
     every = {"log": 1, "validation": 100, "checkpoint": 100}
     write_config(tmp_path / "lm.yaml", steps=1, every=every)
     runs.build_data(tmp_path)
@@ -53,11 +55,20 @@ def test_two_processes_train_an_adapter_as_one_does(tmp_path):
     adapter = {"width": 16, "heads": 2, "lora_rank": 2, "lora_alpha": 4.0}
     linked = {"system": "cross", "task": "chord-to-melody", "adapter": adapter}
     linked["base"] = os.fspath(tmp_path / "base")
-    write_config(tmp_path / "c.yaml", steps=2, every=every, mesh={"data": 2, "fsdp": 2}, **linked)
-    for processes in (1, 2):
-        process = train(tmp_path, f"by-{processes}", processes)
+    mesh = {"data": 2, "tensor": 2}
+    write_config(tmp_path / "c.yaml", steps=2, every=every, mesh=mesh, **linked)
+    for processes in (1, 4):
+        process = train(tmp_path, f"by-{processes}", processes, "--all-hosts")
         assert process.end()[0] == 0, process.told
-    found = differences(tmp_path / "by-1", tmp_path / "by-2", 2)
+    assert all(f"[{k}] cross chord-to-melody 2/2" in process.told for k in range(4))
+    told = {
+        path.name: [json.loads(line).get("nll") for line in path.read_text().splitlines()]
+        for path in (tmp_path / "by-4").glob("metrics*.jsonl")
+    }
+    assert set(told) == {"metrics.jsonl", *(f"metrics-host_{k}.jsonl" for k in (1, 2, 3))}
+    for losses in told.values():  # of the whole batch, whoever tells it
+        assert losses == told["metrics.jsonl"]
+    found = differences(tmp_path / "by-1", tmp_path / "by-4", 2)
     assert max(found.values()) < TOLERANCE, max(found, key=lambda name: found[name])
 
 

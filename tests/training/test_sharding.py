@@ -1,8 +1,11 @@
 from __future__ import annotations
 
 import json
+import math
+from types import SimpleNamespace
 
 import jax
+import numpy as np
 import pytest
 from flax import nnx
 from jax.sharding import PartitionSpec
@@ -49,10 +52,41 @@ class Shape:
         self.shape = {axis: sizes.get(axis, 1) for axis in placement.AXES}
 
 
-def test_a_batch_in_fewer_shards_than_hosts_is_refused():
-    assert sharding.host_shards(Shape(data=2, fsdp=4), 4) == 2
-    with pytest.raises(M4MError, match="into 2 shards, which do not divide over 4 hosts"):
-        sharding.host_shards(Shape(data=2, tensor=4), 4)
+def on_hosts(hosts: int, **sizes: int) -> Shape:
+    """A mesh whose devices lie on so many hosts, equally many on each, in order."""
+    mesh = Shape(**sizes)
+    numbers = [SimpleNamespace(process_index=k) for k in range(hosts)]
+    mesh.size = math.prod(mesh.shape.values())
+    mesh.devices = np.repeat(np.array(numbers, object), mesh.size // hosts)
+    mesh.devices = mesh.devices.reshape([*mesh.shape.values()])
+    return mesh
+
+
+@pytest.mark.parametrize(
+    ("hosts", "sizes", "parts"),
+    [
+        (1, {"data": 8}, [(0, 1, 8)]),
+        (2, {"data": 2, "fsdp": 4}, [(0, 2, 4), (1, 2, 4)]),
+        (2, {"data": 4, "tensor": 2}, [(0, 2, 2), (1, 2, 2)]),
+        (4, {"data": 2, "tensor": 4}, [(0, 2, 1), (0, 2, 1), (1, 2, 1), (1, 2, 1)]),
+        (4, {"tensor": 8}, [(0, 1, 1)] * 4),
+    ],
+)
+def test_a_host_reads_the_shards_that_its_devices_hold(hosts, sizes, parts):
+    mesh = on_hosts(hosts, **sizes)
+    assert [sharding.host_part(mesh, host) for host in range(hosts)] == parts
+
+
+def test_shards_of_hosts_may_lie_in_any_order():
+    mesh = on_hosts(2, data=4)
+    mesh.devices = mesh.devices[[0, 2, 1, 3]]
+    assert [sharding.host_part(mesh, host) for host in range(2)] == [(0, 2, 2), (1, 2, 2)]
+
+
+def test_hosts_that_share_some_of_their_shards_are_refused_with_the_numbers():
+    fault = "tensor=3 does not divide the 4 devices of each of 3 hosts, nor is it a multiple"
+    with pytest.raises(M4MError, match=fault):
+        sharding.host_part(on_hosts(3, data=4, tensor=3), 0)
 
 
 @pytest.mark.parametrize(
