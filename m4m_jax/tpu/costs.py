@@ -6,10 +6,11 @@ turns, and arrays that lie in the chip itself are no traffic.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from m4m_jax.tpu.hlo import Computation, Instruction, first_group, parse, size
+from m4m_jax.tpu.hlo import Computation, Instruction, arrays, first_group, parse, size
 from m4m_jax.tpu.products import operations
 
 
@@ -130,8 +131,11 @@ def _moved(inside: Computation, i: Instruction) -> int:
     """Bytes that an instruction moves to and from HBM."""
     if i.opcode in _FREE or i.opcode.endswith(("-done", "-update")):
         return 0
-    if i.opcode in ("copy-start", "slice-start"):  # between HBM and the chip
+    if i.opcode == "copy-start":  # between HBM and the chip
         return size(i.shape, hbm=True)
+    if i.opcode == "slice-start":  # the same of a slice: ((whole), slice, a handle)
+        (*_, from_hbm), (width, dims, to_hbm), _ = arrays(i.shape)
+        return width * math.prod(dims) * (from_hbm + to_hbm)
     if i.opcode in ("dynamic-slice", "gather", "slice"):
         return 2 * size(i.shape, hbm=True)
     if i.opcode == "dynamic-update-slice":

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from m4m_jax.tpu import hlo
+from m4m_jax.tpu import costs, hlo
 
 MIB = 2**20
 
@@ -83,3 +83,14 @@ def test_arrays_in_the_chip_are_no_traffic():
     shape = "(bf16[8,128]{1,0:T(8,128)(2,1)S(1)}, f32[8]{0:T(128)}, pred[4]{0})"
     assert hlo.size(shape) == 8 * 128 * 2 + 32 + 4
     assert hlo.size(shape, hbm=True) == 32 + 4
+
+
+def test_of_a_slice_that_is_fetched_the_slice_is_traffic():
+    text = """
+ENTRY %main (p: bf16[64,128]) -> bf16[16,128] {
+  %p = bf16[64,128]{1,0:T(8,128)(2,1)} parameter(0)
+  %s = ((bf16[64,128]{1,0:T(8,128)(2,1)}), bf16[16,128]{1,0:T(8,128)(2,1)S(1)}, s32[]{:S(2)}) SLICE
+  ROOT %d = bf16[16,128]{1,0:T(8,128)(2,1)S(1)} slice-done(%s)
+}
+""".replace("SLICE", "slice-start(%p), slice={[0:16], [0:128]}")
+    assert costs.count(text).bytes == 16 * 128 * 2
