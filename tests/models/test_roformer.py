@@ -6,8 +6,17 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from m4m_jax.models.lm import same
 from m4m_jax.models.noise import Noise
-from m4m_jax.models.roformer import PositionTable, Stack, causal, rotate, sinusoids
+from m4m_jax.models.roformer import (
+    PositionTable,
+    Stack,
+    attend,
+    causal,
+    fused,
+    rotate,
+    sinusoids,
+)
 from tests.models.small import filled
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
@@ -131,6 +140,29 @@ def test_scores_are_finite_in_bfloat16(stack):
     got = narrow(h, rope, causal(T))
     assert got.dtype == jnp.bfloat16
     close(got.astype(jnp.float32), stack(hidden(10), rope, causal(T)), 0.3)
+
+
+@pytest.mark.parametrize("masked", ["one mask", "a mask each", "one memory for all"])
+def test_half_precision_attention_is_close_to_full(masked):
+    """On a GPU, the fused attention of its library to the plain one."""
+    q, k, v, g = (hidden(i, 2, 3, 128, 2, 64) for i in range(4))
+    segment = jnp.arange(128) // jnp.array([[[128]], [[32]]])
+    mask = {
+        "one mask": causal(128),
+        "a mask each": same(jnp.broadcast_to(segment, (2, 3, 128))) & causal(128),
+    }.get(masked)
+    if masked == "one memory for all":
+        k, v = k[:1], v[:1]
+
+    def check(dtype):
+        half = [x.astype(dtype) for x in (q, k, v)]
+        assert fused(half[0], half[1]) == (jax.default_backend() == "gpu" and dtype != "float32")
+        out, back = jax.vjp(lambda *x: attend(*x, mask, None), *half)
+        return out, *back(g.astype(dtype))
+
+    for got, want in zip(check("bfloat16"), check("float32"), strict=True):
+        error = jnp.linalg.norm(got.astype("float32") - want) / jnp.linalg.norm(want)
+        assert error < 0.01
 
 
 def test_noise_changes_every_layer_alike_reproducibly(stack):
