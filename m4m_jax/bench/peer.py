@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 from typing import Any
 
 import torch
@@ -17,6 +18,8 @@ from m4m_jax.bench.works import Windows
 from m4m_jax.models.lm import preset
 
 THREADS = 2
+ROOM = 2**31
+"""Bytes of an accelerator that stay free for its libraries."""
 
 
 def new_system(size: str) -> CrossAttentive:
@@ -68,12 +71,22 @@ class Machine(HostMemory):
         return torch.cuda.max_memory_allocated() if self.accelerated else super().peak_bytes()
 
 
+def _leave_room() -> None:
+    """Have torch refuse memory before the driver does: then libraries fail, each in its way."""
+    free, total = torch.cuda.mem_get_info()
+    mine = torch.cuda.memory_reserved()
+    torch.cuda.set_per_process_memory_fraction((mine + free - ROOM) / total)
+
+
 class PeerTraining(Machine):
     """Training steps, from rows to new parameters; eager unless `compiled`.
 
     passes: in how many parts a batch is taken at first. Where an accelerator's memory does not hold
     one, there are twice as many from then on.
+    refused_bytes: the memory that was held when a whole batch did not fit; None if it did.
     """
+
+    refused_bytes: int | None = None
 
     def __init__(self, size: str, compiled: bool = False, passes: int = 1):
         super().__init__()
@@ -91,6 +104,8 @@ class PeerTraining(Machine):
     def run(self, number: int) -> int:
         """A step on batch `number`, modulo how many there are; returns in how many passes."""
         target, reference = (stream[number % len(stream)] for stream in self.rows)
+        if self.accelerated:
+            _leave_room()
         while not self._differentiate(target, reference):
             self.passes *= 2
         self.optimizer.step()
@@ -110,11 +125,18 @@ class PeerTraining(Machine):
         except torch.OutOfMemoryError:
             if self.passes >= len(target):
                 raise
+            if self.passes == 1:
+                self.refused_bytes = torch.cuda.max_memory_allocated()
         else:
             return True
         self.optimizer.zero_grad()
+        gc.collect()  # frames of what failed hold on to each other and to the arrays
         torch.cuda.empty_cache()
         return False
+
+    def whole_bytes(self) -> int | None:
+        """What a whole batch takes at the least, where memory did not hold it."""
+        return self.refused_bytes
 
     def operations(self, number: int) -> int:
         """Arithmetic operations of the matrix products of a step."""

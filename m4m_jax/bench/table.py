@@ -7,6 +7,7 @@ PyTorch peer's:
     peer_passes             in how many parts the peer takes a batch, so that its memory holds it
     compiled_s              the peer's, compiled by torch.compile, on an accelerator
     ours_bytes, peer_bytes  the most memory held at a time while it ran; None where unknown
+    peer_whole_bytes        what the peer would take in one part at the least, where it takes more
     *_operations            arithmetic operations of the matrix products; least_operations are those
                             that the music alone needs
     least_bytes             of weights and caches that must be read
@@ -67,8 +68,10 @@ def _lines(row: Row) -> list[str]:
     )
     what.append(arithmetic)
     if row.get("peer_passes", 1) > 1:
-        parts = row["peer_passes"]
-        what.append(f"    PyTorch takes the batch in {parts} parts: memory holds no more")
+        parts, whole = row["peer_passes"], row["peer_whole_bytes"] / 2**30
+        what.append(
+            f"    PyTorch takes the batch in {parts} parts: in one, {whole:.0f} GiB are not enough"
+        )
     if row.get("ours_bytes") and row.get("peer_bytes"):
         what.append(
             f"    memory {row['ours_bytes'] / 2**30:.2f} GiB, "

@@ -109,6 +109,7 @@ def _timed(ours: Side, peer: Side, windows: Windows, rounds: int) -> table.Row:
         "first_s": first.seconds,
         "ours_bytes": ours.call("peak_bytes").result,
         "peer_bytes": peer.call("peak_bytes").result,
+        "peer_whole_bytes": peer.call("whole_bytes").result,
         "ours_operations": statistics.median(
             ours.call("operations", k).result for k in range(BATCHES)
         ),
