@@ -60,8 +60,9 @@ class Report:
         mesh: their number by axis.
         windows: music that all of them go through in a step, in windows.
         parameters: trained, and all.
-        memory: by kind; `peak` is all of it at once. Where it does not fit, `peak` alone.
-        capacity: what a device has.
+        memory: by kind; `peak` is all of it at once. Where it does not fit, that of arguments and
+            `peak` alone.
+        capacity: what a device has; where it does not fit, what XLA may use of it.
         flops: operations of the matrix products of a device.
         useful: those that one device would need, over the number of devices.
         hbm: bytes to and from memory.
@@ -137,7 +138,7 @@ def compile_training(config: Config, target: Target, windows: int | None = None)
     from m4m_jax.training import sharding
 
     mesh = sharding.make_mesh(config.mesh, devices(target))
-    return _report(programs.training(config, mesh, windows), mesh, target)
+    return report(programs.training(config, mesh, windows), mesh, target)
 
 
 def compile_sampling(config: Config, target: Target, sequences: int) -> Report:
@@ -146,10 +147,11 @@ def compile_sampling(config: Config, target: Target, sequences: int) -> Report:
     from m4m_jax.training import sharding
 
     mesh = sharding.make_mesh({"data": -1}, devices(target))
-    return _report(programs.sampling(config, mesh, sequences), mesh, target)
+    return report(programs.sampling(config, mesh, sequences), mesh, target)
 
 
-def _report(program: Any, mesh: Any, target: Target) -> Report:
+def report(program: Any, mesh: Any, target: Target) -> Report:
+    """Compile a `programs.Program` and count what it costs a device of the mesh."""
     about = {
         "told": program.told,
         "turn": program.turn,
@@ -164,8 +166,9 @@ def _report(program: Any, mesh: Any, target: Target) -> Report:
     try:
         compiled = program.lowered.compile(QUICK if target.quick else None)
     except Exception as error:
-        if (needed := _needed(str(error))) is None:
+        if (room := _room(str(error))) is None:
             raise
+        needed, about["capacity"] = room
         return Report(memory={**program.sizes, "peak": needed}, **about)
     seconds = time.monotonic() - began
     cost = costs.count(compiled.as_text(), groups(mesh), program.turns)
@@ -200,12 +203,16 @@ def _memory(stats: Any, sizes: dict[str, int]) -> dict[str, int]:
     }
 
 
-def _needed(message: str) -> int | None:
-    """The bytes that a program would have needed, out of XLA's message that it has no room."""
-    found = re.search(r"Used ([\d.]+)([KMG]) of", message)
+def _room(message: str) -> tuple[int, int] | None:
+    """Bytes that a program needs and that there are, of XLA's message that it has no room."""
+    size = r"([\d.]+)([KMG])"
+    found = re.search(rf"Used {size} of {size} hbm", message) or re.search(
+        rf"memory required .*\({size}\) exceeds available HBM \({size}\)", message
+    )
     if found is None:
         return None
-    return int(float(found[1]) * 2 ** {"K": 10, "M": 20, "G": 30}[found[2]])
+    units = {"K": 2**10, "M": 2**20, "G": 2**30}
+    return int(float(found[1]) * units[found[2]]), int(float(found[3]) * units[found[4]])
 
 
 def groups(mesh: Any) -> costs.Group:
@@ -245,7 +252,7 @@ def lines(report: Report, target: Target) -> Iterator[str]:
     for kind, size in report.memory.items():
         yield f"  {kind:<12} {size / 2**30:8.3f} GiB"
     spare = (report.capacity - report.memory["peak"]) / 2**30
-    room = f"of {report.capacity / 2**30:.0f} GiB"
+    room = f"of {report.capacity / 2**30:.4g} GiB"
     if not report.fits:
         yield f"does not fit: {-spare:.2f} GiB more than the device has {room}"
         return

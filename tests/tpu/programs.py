@@ -1,7 +1,8 @@
 """Small programs compiled for four TPU chips, and what is counted in them; run as a program.
 
 Prints a line of JSON for each: a product, the same in a loop, attention-like batched products, a
-gradient that is summed over devices, one kept in parts, and a copy.
+gradient that is summed over devices, one kept in parts, a copy, and what is told of a program that
+does not fit.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from jax.sharding import NamedSharding, PartitionSpec  # noqa: E402
 from m4m_jax.flops import matmul_flops  # noqa: E402
 from m4m_jax.models import placement  # noqa: E402
 from m4m_jax.tpu import costs  # noqa: E402
+from m4m_jax.tpu.programs import Program  # noqa: E402
 from m4m_jax.training import sharding  # noqa: E402
 from m4m_jax.training.step import on_mesh  # noqa: E402
 
@@ -73,8 +75,21 @@ def programs(mesh: Any) -> Iterator[tuple[str, Callable, tuple[Any, ...], Any]]:
     yield "copied", lambda x: x[::-1] * 2, (array(4096, 4096),), None
 
 
+def too_large(devices: Any) -> compiling.Report:
+    """The report of a program that has three arrays of 8 GB each."""
+    mesh = sharding.make_mesh({"data": 4}, devices)
+    x = jax.ShapeDtypeStruct(
+        (2**16, 2**16), jnp.bfloat16, sharding=NamedSharding(mesh, PartitionSpec())
+    )
+    lowered = jax.jit(jnp.matmul).lower(x, x)
+    program = Program(lowered, {}, 1, (0, 0), 1.0, (), "step", "for the test")
+    return compiling.report(program, mesh, TARGET)
+
+
 def main() -> None:
     devices = compiling.devices(TARGET)
+    large = too_large(devices)
+    print(json.dumps({"name": "large", "told": [*compiling.lines(large, TARGET)]}), flush=True)
     for name, function, arguments, result in programs(sharding.make_mesh({"data": 4}, devices)):
         sizes = {"parts": {"data": 2, "fsdp": 2}, "narrowed": {"fsdp": 4}}.get(name, {"data": 4})
         mesh = sharding.make_mesh(sizes, devices)

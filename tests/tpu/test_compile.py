@@ -11,6 +11,7 @@ from m4m_jax.config import load_config, make_config
 from m4m_jax.errors import M4MError
 from m4m_jax.music.tasks import TASKS, get_task
 from m4m_jax.tpu import chips, fills
+from m4m_jax.tpu import compile as compiling
 from m4m_jax.tpu.compile import Report, Target, lines
 from m4m_jax.tpu.costs import Collective, Costs
 from m4m_jax.tpu.scaling import CHIPS, predictions
@@ -131,6 +132,19 @@ def test_a_report_says_by_how_much_it_does_not_fit():
     assert "does not fit: 1.00 GiB more than the device has of 1 GiB" in list(
         lines(small, Target("v5e:16x16"))
     )
+
+
+@pytest.mark.parametrize(
+    ("message", "room"),
+    [
+        ("in memory space hbm. Used 20.50G of 15.75G hbm. Exceeded hbm capacity by 4.75G.", 20.5),
+        ("the total memory required for HLO temporaries (24G) exceeds available HBM (15.75G).", 24),
+        ("INTERNAL: something else", None),
+    ],
+)
+def test_what_is_needed_is_read_from_both_messages_of_xla(message, room):
+    found = compiling._room(message)
+    assert found == (None if room is None else (room * 2**30, 15.75 * 2**30))
 
 
 def test_weak_scaling_keeps_a_chips_work_and_strong_shares_it_out():

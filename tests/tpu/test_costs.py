@@ -94,3 +94,9 @@ ENTRY %main (p: bf16[64,128]) -> bf16[16,128] {
 }
 """.replace("SLICE", "slice-start(%p), slice={[0:16], [0:128]}")
     assert costs.count(text).bytes == 16 * 128 * 2
+
+
+def test_of_a_program_that_does_not_fit_is_told_by_how_much(counted):
+    assert counted["large"]["told"][-1] == (
+        "does not fit: 8.25 GiB more than the device has of 15.75 GiB"
+    )
