@@ -10,7 +10,15 @@ import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from m4m_jax.tpu.hlo import Computation, Instruction, arrays, first_group, parse, size
+from m4m_jax.tpu.hlo import (
+    Computation,
+    Instruction,
+    arrays,
+    between_slices,
+    first_group,
+    parse,
+    size,
+)
 from m4m_jax.tpu.products import operations
 
 
@@ -108,30 +116,38 @@ class _Count:
         return told if self.turns or not found else max(found)
 
     def _collective(self, inside: Computation, i: Instruction, times: float) -> None:
-        """Add an instruction where it is a collective."""
+        """Add an instruction where it is a collective, in a slice or from slice to slice."""
         kind = i.opcode.removesuffix("-start")
-        if kind not in _COLLECTIVES:
+        if kind == "send" and (transfer := between_slices(i.attributes)) is not None:
+            (kind, n), share, slices = transfer, 1.0, True
+        elif kind in _COLLECTIVES:
+            if kind == "all-reduce" and inside.lines[inside.root].opcode == "dynamic-slice":
+                kind = "reduce-scatter"  # which TPUs have as a fusion of the two
+            members = first_group(i.attributes)
+            n = len(members)
+            share, slices = (1.0, False) if self.group is None else self.group(members)
+        else:
             return
-        if kind == "all-reduce" and inside.lines[inside.root].opcode == "dynamic-slice":
-            kind = "reduce-scatter"  # which TPUs have as a fusion of the two
         given = sum(size(shape) for shape in inside.shapes(i.operands))
-        members = first_group(i.attributes)
-        n = len(members)
-        sent = {
-            "all-reduce": 2 * given * (n - 1) / n,
-            "all-gather": given * (n - 1),
-            "reduce-scatter": given * (n - 1) / n,
-            "all-to-all": given * (n - 1) / n,
-        }.get(kind, given)
-        share, slices = (1.0, False) if self.group is None else self.group(members)
-        self.collectives.append(Collective(kind, times * sent, n, share, slices))
+        sent = times * _sent(kind, n) * given
+        self.collectives.append(Collective(kind, sent, n, share, slices))
+
+
+def _sent(kind: str, n: int) -> float:
+    """What a device of n sends, over what it gives to a collective."""
+    return {
+        "all-reduce": 2 * (n - 1) / n,
+        "all-gather": n - 1,
+        "reduce-scatter": (n - 1) / n,
+        "all-to-all": (n - 1) / n,
+    }.get(kind, 1.0)
 
 
 def _moved(inside: Computation, i: Instruction) -> int:
     """Bytes that an instruction moves to and from HBM."""
     if i.opcode in _FREE or i.opcode.endswith(("-done", "-update")):
         return 0
-    if i.opcode == "copy-start":  # between HBM and the chip
+    if i.opcode in ("copy-start", "send", "recv"):  # between HBM and the chip, or the host
         return size(i.shape, hbm=True)
     if i.opcode == "slice-start":  # the same of a slice: ((whole), slice, a handle)
         (*_, from_hbm), (width, dims, to_hbm), _ = arrays(i.shape)

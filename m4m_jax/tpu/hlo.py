@@ -94,6 +94,8 @@ def arrays(shape: str) -> Iterator[tuple[int, tuple[int, ...], bool]]:
     Arrays of another memory space, such as `S(1)` in the layout, lie in the chip itself.
     """
     for kind, dims, layout in _ARRAY.findall(shape):
+        if kind == "token":
+            continue
         bits = re.search(r"\d+", kind)
         width = 1 if bits is None else max(int(bits[0]), 8) // 8
         yield width, tuple(int(d) for d in dims.split(",") if d), "S(" not in layout
@@ -142,3 +144,16 @@ def _mesh_group(mesh: str, axes: str) -> list[int]:
     rest = [d for d in range(len(shape)) if d not in chosen]
     devices = np.arange(math.prod(shape)).reshape(shape).transpose(rest + chosen)
     return devices.reshape(-1, math.prod(shape[d] for d in chosen))[0].tolist()
+
+
+def between_slices(attributes: str) -> tuple[str, int] | None:
+    """The collective between slices that a transfer stands for: its kind, and their number.
+
+    Hosts do it, over the data centre's network; each slice gives them what it has by itself.
+    """
+    kind = re.search(r'_xla_megascale_transfer_type="(\w+)"', attributes)
+    target = re.search(r'_xla_megascale_target="\{([\d,:]+)\}', attributes)
+    if kind is None or target is None:
+        return None
+    ranges = ([*map(int, part.split(":"))] for part in target[1].split(","))
+    return kind[1].lower().replace("_", "-"), sum(part[-1] - part[0] + 1 for part in ranges)

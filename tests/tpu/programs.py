@@ -1,8 +1,8 @@
 """Small programs compiled for four TPU chips, and what is counted in them; run as a program.
 
 Prints a line of JSON for each: a product, the same in a loop, attention-like batched products, a
-gradient that is summed over devices, one kept in parts, a copy, and what is told of a program that
-does not fit.
+gradient that is summed over devices, one kept in parts, a copy, what is told of a program that
+does not fit, and what is sent between slices.
 """
 
 from __future__ import annotations
@@ -86,10 +86,25 @@ def too_large(devices: Any) -> compiling.Report:
     return compiling.report(program, mesh, TARGET)
 
 
+def over_slices() -> dict[str, Any]:
+    """What is sent for a gradient that is summed over two slices of eight chips."""
+    target = compiling.Target("v5e:2x4", slices=2)
+    mesh = sharding.make_mesh({"data": -1}, compiling.devices(target))
+    w = jax.ShapeDtypeStruct((256, 512), jnp.float32, sharding=NamedSharding(mesh, PartitionSpec()))
+    x = jax.ShapeDtypeStruct(
+        (4096, 256), jnp.float32, sharding=NamedSharding(mesh, PartitionSpec("data"))
+    )
+    lowered = jax.jit(loss, out_shardings=w.sharding).lower(w, x)
+    program = Program(lowered, {}, 1, (0, 0), 1.0, (), "step", "for the test")
+    report = compiling.report(program, mesh, target)
+    return {"collectives": report.collectives, "network": report.roofline["network"]}
+
+
 def main() -> None:
     devices = compiling.devices(TARGET)
     large = too_large(devices)
     print(json.dumps({"name": "large", "told": [*compiling.lines(large, TARGET)]}), flush=True)
+    print(json.dumps({"name": "slices", **over_slices()}), flush=True)
     for name, function, arguments, result in programs(sharding.make_mesh({"data": 4}, devices)):
         sizes = {"parts": {"data": 2, "fsdp": 2}, "narrowed": {"fsdp": 4}}.get(name, {"data": 4})
         mesh = sharding.make_mesh(sizes, devices)

@@ -44,6 +44,19 @@ def test_a_summed_gradient_goes_round_the_ring_twice(counted):
     assert sent == 2 * 3 / 4 * 256 * 512 * 2
 
 
+def test_a_gradient_is_summed_in_slices_then_between_them(counted):
+    whole, sent = 256 * 512 * 4, counted["slices"]["collectives"]
+    # An eighth of the gradient, which is what a chip has summed up, goes to the other slice.
+    between = 2 * 1 / 2 * whole / 8
+    ring = 7 / 8 * whole
+    assert sent == {
+        "reduce-scatter": ring,
+        "all-reduce between slices": between,
+        "all-gather": ring,
+    }
+    assert counted["slices"]["network"] == pytest.approx(between / (25e9 / 8))
+
+
 def test_parameters_kept_in_parts_are_gathered(counted):
     sent = {kind: (size, devices, share) for kind, size, devices, share, _ in
             counted["parts"]["sent"]}  # fmt: skip
@@ -61,6 +74,13 @@ def test_parameters_are_gathered_in_the_precision_that_is_computed_in(counted):
 def test_memory_is_what_is_read_and_written_there(counted):
     assert counted["copied"]["bytes"] == 2 * 4096 * 4096 * 2
     assert counted["product"]["bytes"] == 2 * (512 * 256 + 256 * 1024 + 512 * 1024)
+
+
+@pytest.mark.parametrize(("slices", "number"), [("{1,2}", 2), ("{1:4}", 4), ("{1,3:5}", 4)])
+def test_slices_are_read_in_both_of_their_forms(slices, number):
+    told = f'_xla_megascale_target="{slices}x{{0:7}}",_xla_megascale_transfer_type="ALL_REDUCE"'
+    assert hlo.between_slices(told) == ("all-reduce", number)
+    assert hlo.between_slices('_xla_host_transfer_handler_name="other"') is None
 
 
 @pytest.mark.parametrize(
