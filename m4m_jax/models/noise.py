@@ -23,7 +23,7 @@ class Noise(NamedTuple):
     lora_rate: Array | float = 0.1
     mask_rate: Array | float = 0.0
 
-    def fold(self, index: int) -> Noise:
+    def fold(self, index: int | Array) -> Noise:
         """The `index`-th independent source of noise within this one."""
         return self._replace(key=jax.random.fold_in(self.key, index))
 
