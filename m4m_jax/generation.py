@@ -10,9 +10,9 @@ from etils import epath
 from m4m_jax.errors import M4MError
 from m4m_jax.music.compression import compress_rows, stretch
 from m4m_jax.music.inspect import select_notes
-from m4m_jax.music.notes import STEP, TRACK, NoteTable, Track, write_midi
+from m4m_jax.music.notes import DRUM_PROGRAM, STEP, TRACK, NoteTable, Track, write_midi
 from m4m_jax.music.simunote import Vocabulary, from_rows, from_tokens, to_rows, to_tokens
-from m4m_jax.music.tasks import UNKNOWN, get_task, written_name
+from m4m_jax.music.tasks import UNKNOWN, as_drawn, get_task, written_name
 from m4m_jax.plot import piano_roll
 from m4m_jax.pretrained import Model
 from m4m_jax.sampling.sampler import well_formed
@@ -49,7 +49,7 @@ def generate(
     programs: Iterable[int] | None = None,
     samples: int = 1,
     seed: int = 0,
-    temperature: float = 1.0,
+    temperature: float | None = None,
     top_k: int | None = None,
     top_p: float | None = None,
 ) -> list[tuple[NoteTable, NoteTable]]:
@@ -59,8 +59,10 @@ def generate(
     name: what errors call the song. reference: the part that is read (default: as in training).
     prompt_steps: so many steps of the song's own target part (of all of it, for a language model)
     begin the target. steps: length of the target (default: the song's). programs: the only
-    instruments to write for (drums are 127); the rows written are well-formed in any case. The
-    rest is as in `Model.generate`.
+    instruments to write for (drums are 127), by default all, or those that a target `drum` or
+    `nondrum` may have; the rows written are well-formed in any case.
+    temperature, top_p: by default those of the task; a top_p of 1 leaves all tokens. The rest is as
+    in `Model.generate`.
 
     What was compressed in training is so here: of a reference with ratio r the model reads every
     r-th step; a target with ratio r is written at every r-th step, its durations r times as long.
@@ -72,6 +74,7 @@ def generate(
     ratio, steps = card.compress.target, steps or song.length
     check_task(card.tasks, task)
     card = card.of_task(task or card.task)
+    temperature, top_p = as_drawn(card.task, temperature, top_p)
     if prompt_steps % ratio:
         raise M4MError(
             f"a prompt of {prompt_steps} steps is no multiple of {ratio}, the steps of a song that"
@@ -98,8 +101,8 @@ def generate(
         seed=seed,
         temperature=temperature,
         top_k=top_k,
-        top_p=top_p,
-        allowed=well_formed(vocabulary, _allowed(programs)),
+        top_p=None if top_p == 1 else top_p,
+        allowed=well_formed(vocabulary, _allowed(programs, card.target)),
     )
     given, label = without_silent_tracks(given), written_name(card.task)
     return [
@@ -135,11 +138,12 @@ def check_task(trained: Sequence[str], wanted: str | None) -> None:
         raise M4MError(f"the model was trained for {', '.join(trained)}, not for {wanted}")
 
 
-def _allowed(programs: Iterable[int] | None) -> np.ndarray | None:
-    """Programs as a mask bool [128]."""
-    if programs is None:
-        return None
+def _allowed(programs: Iterable[int] | None, target: str) -> np.ndarray | None:
+    """Programs as a mask bool [128]; by default those that the target's selector can select."""
     mask = np.zeros(128, bool)
+    if programs is None:
+        mask[DRUM_PROGRAM] = True
+        return {"drum": mask, "nondrum": ~mask}.get(target)
     for program in programs:
         if not 0 <= program <= 127:
             raise M4MError(f"program {program} is not in 0..127")

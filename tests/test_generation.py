@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -18,6 +20,7 @@ from m4m_jax.music import (
     get_task,
     read_midi,
     select,
+    tasks,
     to_rows,
     to_tokens,
     write_midi,
@@ -104,6 +107,28 @@ def test_several_samples_are_numbered(file, tmp_path):
     assert len({p.read_bytes() for p in paths}) == 3
     alone = generation.generate(model("chord-to-melody"), read_midi(file), seed=4)
     assert alone[0][1] == written[0][1]
+
+
+def test_targets_are_drawn_as_the_task_says(file, monkeypatch):
+    copier, given = model("copy"), read_midi(file)
+
+    def notes(**how: float) -> list[list[int]]:
+        (_, written), *_ = generation.generate(copier, given, **how)
+        return written.notes.tolist()
+
+    drawn = notes()
+    assert drawn == notes(temperature=1.0, top_p=1.0) != notes(temperature=0.0)
+    cold = dataclasses.replace(get_task("copy"), temperature=0.0)
+    monkeypatch.setitem(tasks.TASKS, "copy", cold)
+    assert notes() == notes(temperature=0.0) != drawn
+    assert notes(temperature=1.0) == drawn
+
+
+@pytest.mark.parametrize(("task", "drums"), [("others-to-drums", True), ("drums-to-others", False)])
+def test_drums_are_written_for_drums_alone(file, task, drums):
+    (_, written), *_ = generation.generate(model(task), read_midi(file))
+    assert len(written.notes) > 10
+    assert {track.is_drum for track in written.tracks} == {drums}
 
 
 def test_targets_are_as_long_as_the_song_or_as_asked(file):

@@ -64,7 +64,7 @@ def analyze(
     model: Model | None = None,
     *,
     name: str = "this song",
-    temperature: float = 0.0,
+    temperature: float | None = None,
     seed: int = 0,
 ) -> Analysis:
     """Find the chords, beats and bars of a song.
@@ -77,7 +77,7 @@ def analyze(
         song: all its tracks are read.
         model: as `m4m_jax.load` gives it.
         name: what errors call the song.
-        temperature, seed: of the model's draws; 0 takes the likeliest token.
+        temperature, seed: of the model's draws; by default it takes the likeliest token.
 
     Raises:
         M4MError: no notes but drums, or a model of another task.

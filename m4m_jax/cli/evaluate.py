@@ -52,10 +52,14 @@ def evaluate(
     ] = None,
     samples: Annotated[int, typer.Option(min=1, help="Of the model, for each song.")] = 8,
     seed: Annotated[int, typer.Option(min=0, help="Of the random draws.")] = 0,
-    temperature: Annotated[float, typer.Option(min=0, help="0 takes the likeliest token.")] = 1.0,
+    temperature: Annotated[
+        float | None,
+        typer.Option(min=0, help="0 takes the likeliest token (default: the task's)."),
+    ] = None,
     top_k: Annotated[int | None, typer.Option(min=1, help="Draw from the k likeliest.")] = None,
     top_p: Annotated[
-        float | None, typer.Option(min=0, max=1, help="Draw from the likeliest share.")
+        float | None,
+        typer.Option(min=0, max=1, help="Draw from the likeliest share (default: the task's)."),
     ] = None,
     prompt: Annotated[
         int, typer.Option(min=0, help="Steps of the song's own target kept; they are not judged.")

@@ -106,7 +106,7 @@ def evaluate(
     Raises:
         M4MError: nothing can be judged, no song has the part named, or as said above.
     """
-    systems, draws = named_folders(generated), draws or Draws()
+    systems, draws = named_folders(generated), (draws or Draws()).of_task(task)
     if not systems and model is None:
         raise M4MError("nothing to judge: give --model DIR or --generated NAME=DIR")
     own: Task | Card = get_task(task)

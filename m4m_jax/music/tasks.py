@@ -21,6 +21,7 @@ class Task:
         max_notes: Notes that a step holds, N.
         dedup: Whether notes equal in program, step and pitch are made one.
         compress: Ratios of the two streams.
+        temperature, top_p: How targets are drawn where nothing else is said (`as_drawn`).
     """
 
     name: str
@@ -30,6 +31,8 @@ class Task:
     max_notes: int = 16
     dedup: bool = False
     compress: Compression = field(default_factory=Compression)
+    temperature: float = 1.0
+    top_p: float = 1.0
 
     def __post_init__(self) -> None:
         if self.reference is None and self.compress.reference > 1:
@@ -47,7 +50,7 @@ TASKS: dict[str, Task] = {
         Task("others-to-drums", "drums to all other parts", "nondrum", "drum", 16, dedup=True),
         Task("song-to-chord", "the chords of a song, recognised", "track-0", "track-1", 16),
         Task("chord-to-song", "a song on given chords: accompaniment", "track-1", "track-0", 16),
-        Task("analysis", "beats and chords of a song", "from-2", "upto-1", 16),
+        Task("analysis", "beats and chords of a song", "from-2", "upto-1", temperature=0.0),
         Task("random-split", "some tracks to the others, drawn by lot", "random-0", "random-1"),
         Task(
             "density-split",
@@ -69,6 +72,21 @@ UNKNOWN = "unknown"
 def written_name(task: str) -> str:
     """The name of the tracks that are written for a task."""
     return task.partition("-to-")[2] or "generated"
+
+
+def as_drawn(
+    name: str, temperature: float | None = None, top_p: float | None = None
+) -> tuple[float, float]:
+    """Temperature and top_p as given, or as the task of that name has them.
+
+    A top_p of 1 leaves all tokens. Weights of a task that is not known are drawn from as they are.
+    """
+    own = TASKS.get(name)
+    if temperature is None:
+        temperature = 1.0 if own is None else own.temperature
+    if top_p is None:
+        top_p = 1.0 if own is None else own.top_p
+    return temperature, top_p
 
 
 def get_task(name: str) -> Task:

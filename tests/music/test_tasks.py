@@ -4,6 +4,7 @@ import pytest
 
 from m4m_jax.errors import M4MError
 from m4m_jax.music import TASKS, Compression, get_task
+from m4m_jax.music.tasks import UNKNOWN, as_drawn
 
 
 def test_tasks_of_the_paper():
@@ -43,3 +44,11 @@ def test_unknown_task_names_the_nearest():
         get_task("chords-to-melody")
     with pytest.raises(M4MError, match=r"there are .*harmonize"):
         get_task("xyz")
+
+
+def test_a_task_says_how_its_targets_are_drawn():
+    own = (get_task("analysis").temperature, get_task("analysis").top_p)
+    assert as_drawn("analysis") == own == (0.0, 1.0)
+    assert as_drawn("analysis", temperature=0.7) == (0.7, 1.0)
+    assert as_drawn("analysis", top_p=0.9) == (0.0, 0.9)
+    assert as_drawn(UNKNOWN) == (1.0, 1.0)
