@@ -81,6 +81,17 @@ def check_place(path: epath.PathLike) -> None:
         raise M4MError(f"{target}: cannot be written (it is a folder)")
 
 
+def check_folder(path: epath.PathLike) -> None:
+    """Find out before long work whether files could be written into the folder `path` after it.
+
+    Raises:
+        M4MError: `path` is there and is no folder.
+    """
+    folder = epath.Path(path)
+    if folder.exists() and not folder.is_dir():
+        raise M4MError(f"{folder}: cannot be written to (it is no folder)")
+
+
 def _check_folder(target: epath.Path) -> None:
     # A bucket has folders only where there are files in them.
     if "://" not in os.fspath(target) and not target.parent.is_dir():

@@ -10,6 +10,7 @@ from etils import epath
 from m4m_jax.errors import M4MError
 from m4m_jax.music.compression import compress_rows, stretch
 from m4m_jax.music.inspect import select_notes
+from m4m_jax.music.instruments import checked_program
 from m4m_jax.music.notes import DRUM_PROGRAM, STEP, TRACK, NoteTable, Track, write_midi
 from m4m_jax.music.simunote import Vocabulary, from_rows, from_tokens, to_rows, to_tokens
 from m4m_jax.music.tasks import UNKNOWN, as_drawn, get_task, written_name
@@ -145,18 +146,8 @@ def _allowed(programs: Iterable[int] | None, target: str) -> np.ndarray | None:
         mask[DRUM_PROGRAM] = True
         return {"drum": mask, "nondrum": ~mask}.get(target)
     for program in programs:
-        if not 0 <= program <= 127:
-            raise M4MError(f"program {program} is not in 0..127")
-        mask[program] = True
+        mask[checked_program(program)] = True
     return mask
-
-
-def parse_programs(text: str) -> list[int]:
-    """Programs written as `0,24,127`."""
-    try:
-        return [int(word) for word in text.split(",")]
-    except ValueError as error:
-        raise M4MError(f"programs {text!r} are not numbers parted by commas, like 0,24") from error
 
 
 def write_samples(

@@ -17,8 +17,8 @@ from etils import epath
 from m4m_jax import datasets, generation, pretrained
 from m4m_jax.config import make_config
 from m4m_jax.data import pipeline
-from m4m_jax.errors import M4MError
-from m4m_jax.files import atomic_path
+from m4m_jax.datasets.bach_chorales.bach_chorales_dataset_builder import corpus_folder
+from m4m_jax.files import atomic_path, check_folder
 from m4m_jax.music import simunote
 from m4m_jax.music.simunote import to_tokens
 from m4m_jax.music.tasks import get_task
@@ -110,12 +110,14 @@ def prepare(out: epath.Path) -> None:
 
 
 def quickstart(path: epath.PathLike) -> None:
-    """Run it all in the directory `path`, going on where an earlier run stopped."""
+    """Run it all in the directory `path`, going on where an earlier run stopped.
+
+    Raises:
+        M4MError: music21 is not installed, or `path` is no folder.
+    """
     began, out = time.monotonic(), epath.Path(path)
-    try:
-        import music21  # noqa: F401
-    except ModuleNotFoundError as error:
-        raise M4MError("the chorales are in music21: pip install 'm4m_jax[demo]'") from error
+    corpus_folder()
+    check_folder(out)
     out.mkdir(parents=True, exist_ok=True)
     prepare(out)
 

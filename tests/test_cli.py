@@ -294,6 +294,14 @@ LIGHT = {
         ["generate", "harmonize", "truncated.mid", "--model", "m", "-o", "out.mid"],
         ["truncated.mid"],
     ),
+    "no program": (
+        ["generate", "harmonize", "good.mid", "--model", "m", "-o", "o.mid", "--programs", "flute"],
+        ["'flute'", "0,24"],
+    ),
+    "no such program": (
+        ["generate", "harmonize", "good.mid", "--model", "m", "-o", "o.mid", "--programs", "0,128"],
+        ["program 128"],
+    ),
     "no samples": (
         ["generate", "harmonize", "good.mid", "--model", "m", "-o", "o.mid", "--samples", "0"],
         ["--samples"],
@@ -410,8 +418,6 @@ HEAVY = {
     "a part too few": (generate("cross", file="drums.mid"), ["drums.mid", "'track-1'"]),
     "an empty part": (generate("cross", "--reference", "drum"), ["good.mid", "'drum' is empty"]),
     "all prompt": (generate("cross", "--prompt", "128"), ["128"]),
-    "no program": (generate("cross", "--programs", "0,flute"), ["'0,flute'"]),
-    "no such program": (generate("cross", "--programs", "0,128"), ["128"]),
     "no such data set": (train("data=notingham"), ["'notingham'", "nottingham"]),
     "data not built": (train("data=bach_chorales"), ["m4m data build bach_chorales"]),
     "no such task": (train("task=melodize"), ["'melodize'"]),
@@ -421,7 +427,10 @@ HEAVY = {
     "no such part in the data": (train("target=flute"), ["'flute'"]),
     "too many devices": (train("mesh={data: 3}"), ["3"]),
     "songs too short": (train("window=1000"), ["too short"]),
-    "a file for a run": (["train", "lm.yaml", "--data-dir", "data", "-o", "good.mid"], ["good"]),
+    "a file for a run": (
+        ["train", "lm.yaml", "--data-dir", "data", "-o", "good.mid"],
+        ["good.mid: cannot"],
+    ),
     "no such builder": (["data", "build", "bach"], ["bach"]),
     "no source": (["data", "build", "nottingham"], ["--source"]),
     "no such source": (["data", "build", "midi_folder", "--source", "gone"], ["gone"]),

@@ -253,9 +253,3 @@ def test_mistakes_name_the_file(file):
     assert "did you mean 'chord-to-melody'" in refused(cross, source, "chord-to-melodi")
     message = refused(cross, source, prompt_steps=12)
     assert "a prompt of 12 steps leaves nothing to write" in message
-
-
-def test_programs_as_text():
-    assert generation.parse_programs("0, 24,127") == [0, 24, 127]
-    with pytest.raises(M4MError, match="'0;3' are not numbers"):
-        generation.parse_programs("0;3")

@@ -12,8 +12,7 @@ from etils import epath
 from m4m_jax.analysis.jams_file import as_jams
 from m4m_jax.analysis.picture import draw_analysis
 from m4m_jax.analysis.recognise import Analysis, analyze
-from m4m_jax.errors import M4MError
-from m4m_jax.files import atomic_path, check_place, made_folder
+from m4m_jax.files import atomic_path, check_folder, check_place, made_folder
 from m4m_jax.music.labels import write_lab
 from m4m_jax.music.notes import NoteTable, read_midi, write_midi
 
@@ -68,10 +67,8 @@ def analyze_file(
     Raises:
         M4MError: the file or the model cannot be read, or as `analyze` and `write_analysis`.
     """
-    name, place = os.fspath(file), epath.Path(folder)
-    song = read_midi(file)
-    if place.exists() and not place.is_dir():
-        raise M4MError(f"{place}: cannot be written to (it is no folder)")
+    name, song = os.fspath(file), read_midi(file)
+    check_folder(folder)
     warn(song, name)
     loaded = None
     if model is not None:

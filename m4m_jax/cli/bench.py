@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from m4m_jax.cli.app import JsonFile, app
-from m4m_jax.errors import M4MError
+from m4m_jax.errors import lacking
 
 bench_app = typer.Typer(
     help="Measure how fast it is, and how well it analyses.", rich_markup_mode=None
@@ -113,9 +113,7 @@ def _bench(kind: str, json_file: str | None, **given: Any) -> None:
     try:
         bench = importlib.import_module(f"m4m_jax.bench.{kind}")
     except ModuleNotFoundError as error:
-        raise M4MError(
-            f"m4m bench {kind} needs {error.name}; install pip install 'm4m_jax[convert]'"
-        ) from error
+        raise lacking(f"m4m bench {kind} needs {error.name}", "convert") from error
     rows = bench.measure(**given)
     if json_file is not None:
         with atomic_path(json_file) as temporary:

@@ -117,7 +117,10 @@ def data_inspect(
 @data_app.command("pack")
 def data_pack(
     name: Annotated[
-        str, typer.Argument(metavar="NAME", help="A data set, or a training configuration (.yaml).")
+        str,
+        typer.Argument(
+            metavar="CONFIG", help="A training configuration (.yaml), or the name of a data set."
+        ),
     ],
     changes: Annotated[
         list[str] | None,

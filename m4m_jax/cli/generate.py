@@ -69,11 +69,13 @@ def generate(
     """Write the target part of a task beside the reference of a song."""
     from m4m_jax.files import check_place
     from m4m_jax.music import get_task, read_midi
+    from m4m_jax.music.instruments import parse_programs
 
     get_task(task)
     for path in (out, plot):
         if path is not None:
             check_place(path)
+    allowed = None if programs is None else parse_programs(programs)
     song = read_midi(file)
     warn_off_grid(song, file)
     quiet_libraries()
@@ -92,7 +94,7 @@ def generate(
         top_p=top_p,
         prompt_steps=prompt,
         steps=steps,
-        programs=None if programs is None else generation.parse_programs(programs),
+        programs=allowed,
     )
     for written_to in generation.write_samples(written, out, plot):
         print(written_to)

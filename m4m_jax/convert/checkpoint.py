@@ -22,15 +22,15 @@ import numpy as np
 from etils import epath
 
 from m4m_jax.convert.weights_file import Tensors, WeightsFile
-from m4m_jax.errors import M4MError
+from m4m_jax.errors import M4MError, lacking
 from m4m_jax.files import atomic_path
 from m4m_jax.models.card import Card, read_card
 
 LIGHTNING_VERSION = "2.5.2"
 CARD = "m4m_card"
+"""The key of a checkpoint under which this package keeps a model's card."""
 _ZIP, _PICKLE = b"PK\x03\x04", b"\x80"
 """What a file of torch begins with, and what one of torch before 1.6 does."""
-"""The key of a checkpoint under which this package keeps a model's card."""
 
 
 def import_torch() -> Any:
@@ -38,9 +38,7 @@ def import_torch() -> Any:
     try:
         return importlib.import_module("torch")
     except ImportError as error:
-        raise M4MError(
-            "PyTorch files need the extra convert; install it with pip install 'm4m_jax[convert]'"
-        ) from error
+        raise lacking("PyTorch files need torch", "convert") from error
 
 
 class _Fields:

@@ -13,7 +13,7 @@ from m4m_jax import pretrained
 from m4m_jax.convert import commands, foreign
 from m4m_jax.convert.checkpoint import import_torch
 from m4m_jax.convert.piece import ode_to_joy
-from m4m_jax.errors import M4MError
+from m4m_jax.errors import lacking
 from m4m_jax.models.card import Card
 from m4m_jax.music.compression import compress_rows
 from m4m_jax.music.inspect import select_notes
@@ -125,9 +125,7 @@ def _pytorch_nll(
     try:
         from m4m_jax.bench import torch_checkpoints
     except ImportError as error:
-        raise M4MError(
-            f"the PyTorch build needs {error.name}; install pip install 'm4m_jax[convert]'"
-        ) from error
+        raise lacking(f"the PyTorch build needs {error.name}", "convert") from error
     lm = None
     for base in bases:
         lm_card, lm_tensors = commands.torch_tensors(base)

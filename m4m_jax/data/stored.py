@@ -182,14 +182,20 @@ def write(
         raise M4MError(f"{about.directory}: cannot be written ({reason})") from error
 
 
-@contextlib.contextmanager
-def _new_folder(target: epath.Path) -> Iterator[epath.Path]:
-    """Give a folder to write to; a local one appears when it is whole."""
+def check_new(directory: epath.PathLike) -> None:
+    """Raise M4MError where something stands at the place of windows that are to be packed."""
+    target = epath.Path(directory)
     if (target / FILE if not is_local(target) else target).exists():
         raise M4MError(
             f"{target} is there already; train with packed={target}, remove it, or give another"
             " --name"
         )
+
+
+@contextlib.contextmanager
+def _new_folder(target: epath.Path) -> Iterator[epath.Path]:
+    """Give a folder to write to; a local one appears when it is whole."""
+    check_new(target)
     with (
         made_folder(target.parent),
         atomic_path(target) if is_local(target) else contextlib.nullcontext(target) as folder,

@@ -128,6 +128,15 @@ def suggesting(data: str, task: Task, data_dir: epath.PathLike | None) -> Iterat
         raise M4MError(f"{error}; {other} is laid out for it: {command}") from error
 
 
+def check_there(config: Config, data_dir: epath.PathLike | None = None) -> None:
+    """Raise M4MError where a run's data sets or packed windows are not there, without reading."""
+    if config.packed is not None:
+        stored.read_about(config.packed)
+        return
+    for part in config.components:
+        datasets.info(str(part.data), data_dir)
+
+
 def supply(config: Config, data_dir: epath.PathLike | None = None) -> Supply:
     """The windows of a run.
 
@@ -283,6 +292,7 @@ def pack(
     Raises:
         M4MError: as `supply`; there is something at `directory`; it cannot be written to.
     """
+    stored.check_new(directory)
     found = _from_songs(config, data_dir)
     count = train_windows(config)
     if epochs is not None:

@@ -29,7 +29,7 @@ from m4m_jax.datasets.records import (
     whole_data_set,
 )
 from m4m_jax.datasets.run_local import run_local
-from m4m_jax.errors import M4MError
+from m4m_jax.errors import M4MError, lacking
 from m4m_jax.music.notes import NoteTable
 
 NAMES = (
@@ -206,10 +206,7 @@ def build(
 
 def _beam_engine(runner: str, **arguments: Any) -> functools.partial[None]:
     if importlib.util.find_spec("apache_beam") is None:
-        raise M4MError(
-            f"the {runner} runner needs Apache Beam, which is not installed:"
-            " pip install 'm4m_jax[beam]'"
-        )
+        raise lacking(f"the {runner} runner needs Apache Beam", "beam")
     from m4m_jax.datasets.run_beam import RUNNERS, run_beam
 
     if runner not in RUNNERS:

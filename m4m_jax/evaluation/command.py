@@ -16,7 +16,7 @@ from m4m_jax.evaluation.judged import Judged
 from m4m_jax.evaluation.judging import Setting, judge
 from m4m_jax.evaluation.page.build import build
 from m4m_jax.evaluation.pairing import NO_TRUTH, Folder, LeftOut, Source, Split, Views
-from m4m_jax.files import atomic_path
+from m4m_jax.files import atomic_path, check_folder
 from m4m_jax.music.tasks import Task, get_task, written_name
 from m4m_jax.progress import progress_bar
 
@@ -104,8 +104,10 @@ def evaluate(
     first songs only.
 
     Raises:
-        M4MError: nothing can be judged, no song has the part named, or as said above.
+        M4MError: nothing can be judged, no song has the part named, `out` is no folder, or as said
+            above.
     """
+    check_folder(out)
     systems, draws = named_folders(generated), (draws or Draws()).of_task(task)
     if not systems and model is None:
         raise M4MError("nothing to judge: give --model DIR or --generated NAME=DIR")
@@ -114,6 +116,7 @@ def evaluate(
     if model is not None:
         from m4m_jax.evaluation import model_side  # jax is heavy, and folders need none
 
+        model_side.check(model, songs, systems)
         writer = model_side.load(model, base, task)
         own, names = writer.model.card, names | writer.model.card.parts
     views = Views(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 from etils import epath
@@ -14,7 +14,7 @@ from m4m_jax.errors import M4MError
 from m4m_jax.evaluation.draws import Draws
 from m4m_jax.evaluation.judging import Setting
 from m4m_jax.evaluation.likelihood import Likelihoods, language_model
-from m4m_jax.evaluation.pairing import Folder, LeftOut
+from m4m_jax.evaluation.pairing import Folder, LeftOut, Source
 from m4m_jax.evaluation.writing import settings_of, settle, write_samples
 from m4m_jax.pretrained import Model
 from m4m_jax.progress import progress_bar
@@ -45,6 +45,18 @@ def system_name(path: epath.PathLike) -> str:
     return epath.Path(path if "://" in path else os.path.abspath(path)).stem
 
 
+def check(path: epath.PathLike, songs: Source | None, systems: Collection[str]) -> None:
+    """Find out before a model is loaded whether it can be judged beside others.
+
+    Raises:
+        M4MError: there are no songs, or its name is another's.
+    """
+    if songs is None:
+        raise M4MError("a model writes to songs: give --data NAME or --truth DIR")
+    if (name := system_name(path)) in systems:
+        raise M4MError(f"{name} is the model's name; give the folder another, NAME=DIR")
+
+
 def load(path: epath.PathLike, bases: Sequence[epath.PathLike], task: str) -> Writer:
     """Load a model that is to be judged for a task; see `pretrained.load`.
 
@@ -65,13 +77,10 @@ def write(
     """Write a model's samples to the songs of a setting, into the folder `out`.
 
     Raises:
-        M4MError: there are no songs, the folder holds other samples, or no song can be written to.
+        M4MError: the folder holds other samples, or no song can be written to.
     """
     songs, name, model = setting.songs, writer.name, writer.model
-    if songs is None:
-        raise M4MError("a model writes to songs: give --data NAME or --truth DIR")
-    if name in setting.systems:
-        raise M4MError(f"{name} is the model's name; give the folder another, NAME=DIR")
+    assert songs is not None
     settle(out, settings_of(setting, writer.model, draws))
     folder = out / MIDI / name
     with progress_bar("writing samples") as progress:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from m4m_jax.errors import M4MError
+
 _FAMILIES = """
 Acoustic Grand Piano, Bright Acoustic Piano, Electric Grand Piano, Honky-tonk Piano
 Electric Piano 1, Electric Piano 2, Harpsichord, Clavi
@@ -31,3 +33,19 @@ Guitar Fret Noise, Breath Noise, Seashore, Bird Tweet, Telephone Ring, Helicopte
 
 INSTRUMENTS = tuple(name for line in _FAMILIES.strip().splitlines() for name in line.split(", "))
 """Names of programs 0 to 127, by the General MIDI specification, level 1."""
+
+
+def checked_program(number: int) -> int:
+    """The number as it came; M4MError where it is no program."""
+    if not 0 <= number <= 127:
+        raise M4MError(f"program {number} is not in 0..127")
+    return number
+
+
+def parse_programs(text: str) -> list[int]:
+    """Programs written as `0,24,127`; M4MError where they are none."""
+    try:
+        numbers = [int(word) for word in text.split(",")]
+    except ValueError as error:
+        raise M4MError(f"programs {text!r} are not numbers parted by commas, like 0,24") from error
+    return [checked_program(number) for number in numbers]

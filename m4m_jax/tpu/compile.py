@@ -14,7 +14,7 @@ from typing import Any
 from etils import epath
 
 from m4m_jax.config import Config
-from m4m_jax.errors import M4MError
+from m4m_jax.errors import M4MError, lacking
 from m4m_jax.files import atomic_path
 from m4m_jax.runtime import NO_TPU
 from m4m_jax.tpu import chips, costs
@@ -127,7 +127,7 @@ def devices(target: Target) -> Sequence[Any]:
     except Exception as error:
         reason = " ".join(str(error).split())[:200]
         if "libtpu" in reason.lower() or isinstance(error, ImportError):
-            raise M4MError("m4m compile needs libtpu; pip install 'm4m_jax[tpu]'") from error
+            raise lacking("m4m compile needs libtpu", "tpu") from error
         raise M4MError(f"topology {target.topology} is none that libtpu knows: {reason}") from error
     return found.devices
 

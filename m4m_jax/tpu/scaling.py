@@ -94,8 +94,16 @@ def plot(weak: Sequence[Step], strong: Sequence[Step], path: Path) -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Compile what is missing, print the predictions and plot them."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--reports", type=Path, required=True)
-    parser.add_argument("--plot", type=Path, required=True)
+    parser.add_argument(
+        "--reports",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="folder of the reports; a program whose report is there is not compiled again",
+    )
+    parser.add_argument(
+        "--plot", type=Path, required=True, metavar="FILE", help="the picture to write, a PNG"
+    )
     given = parser.parse_args(arguments)
     given.reports.mkdir(parents=True, exist_ok=True)
     reports = {}

@@ -119,9 +119,22 @@ def write(folder: Path, page: Path) -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Compile what is missing and write the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--reports", type=Path, required=True)
-    parser.add_argument("--only", default="")
-    parser.add_argument("--write", type=Path)
+    parser.add_argument(
+        "--reports",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="folder of the reports; a program whose report is there is not compiled again",
+    )
+    parser.add_argument(
+        "--only",
+        default="",
+        metavar="WORD",
+        help="compile those programs whose names hold it, such as lm-3-v5e-16x16 (default: all)",
+    )
+    parser.add_argument(
+        "--write", type=Path, metavar="FILE", help="page to put the table into, between its marks"
+    )
     given = parser.parse_args(arguments)
     given.reports.mkdir(parents=True, exist_ok=True)
     for case in cases():

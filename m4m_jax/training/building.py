@@ -22,40 +22,36 @@ from m4m_jax.models.lora import LoRAConfig
 from m4m_jax.models.self_attentive import SelfConfig
 from m4m_jax.models.seq2seq import seq2seq_size
 from m4m_jax.models.system import System
-from m4m_jax.music.tasks import Task
 from m4m_jax.pretrained import Model
 from m4m_jax.training.optim import Hyper
 
 
-def task_of(config: Config) -> Task:
-    """The task of a run, with the configuration's changes; a mixture's first."""
-    return tasks_of(config)[0]
+def load_bases(config: Config) -> list[Model]:
+    """The language models that a run starts from: none, one, or those of reference and target.
 
-
-def new_system(config: Config, task: Task, path: epath.Path) -> tuple[System, Card]:
-    """A newly initialised system for a run at `path`, and its card without data and parts.
-
-    A language model with a base goes on from it.
+    Raises:
+        M4MError: one cannot be read, is no language model or does not suit the configuration.
     """
     bases = [pretrained.load(place) for place in config.bases]
     for place, base in zip(config.bases, bases, strict=True):
         if not isinstance(base.system, LM):
             raise M4MError(f"base={place} is a linked system; a base is a language model")
         _check_fit(config, base.card.lm, place)
-    if len({pretrained.fingerprint(base.system.lm) for base in bases}) == 1:
-        bases = bases[-1:]  # a pair of equals is one
+    equal = len({pretrained.fingerprint(base.system.lm) for base in bases}) == 1
+    return bases[-1:] if equal else bases  # a pair of equals is one
+
+
+def new_system(card: Card, bases: Sequence[Model], seed: int) -> System:
+    """The system of a run, newly initialised; a language model with a base goes on from it."""
     *reader, writer = (base.system.lm for base in bases) if bases else (None,)
-    card = card_of(config, task, path, bases)
     if card.system == "lm" and writer is not None:
-        return writer, card
-    return cards.build(card, writer, *reader, rngs=nnx.Rngs(config.seed)), card
+        return writer
+    return cards.build(card, writer, *reader, rngs=nnx.Rngs(seed))
 
 
-def card_of(config: Config, task: Task, path: epath.Path, bases: Sequence[Model]) -> Card:
-    """The card of a run at `path`, without data and parts.
-
-    bases: the language models that it starts from: none, one, or those of reference and target.
-    """
+def card_of(config: Config, path: epath.Path, bases: Sequence[Model]) -> Card:
+    """The card of a run at `path`, without data and parts; bases: as of `load_bases`."""
+    task = tasks_of(config)[0]
     if bases:
         *reader, sizes = (base.card.lm for base in bases)
     else:

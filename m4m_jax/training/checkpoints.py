@@ -51,7 +51,7 @@ class Checkpoints:
     ):
         # Where a process has one device of several, Orbax takes no array that was only put there.
         self.path, self.whole = epath.Path(path), _copy(whole or {})
-        _check_reach(self.path)
+        check_reach(self.path)
         hosts.on_first(lambda: damage.set_aside(self.path))
         self.mirror = None if in_reach(self.path) else Mirror(self.path)
         everyone = set(range(jax.process_count())) if jax.process_count() > 1 else None
@@ -205,7 +205,7 @@ def _reason(error: Exception) -> str:
     return next((words for words in full if words in text), text.splitlines()[0][:200])
 
 
-def _check_reach(path: epath.Path) -> None:
+def check_reach(path: epath.Path) -> None:
     """M4MError where several hosts would save to a place that Orbax cannot open."""
     if jax.process_count() > 1 and not in_reach(path):
         raise M4MError(

@@ -168,6 +168,12 @@ class SavingTime:
         """Nothing to do."""
 
 
+def read_figures(path: epath.Path) -> list[dict[str, Any]]:
+    """The whole lines of a `metrics.jsonl`; the last may be cut off where a run was killed."""
+    lines = path.read_text().splitlines() if path.exists() else []
+    return [json.loads(line) for line in lines if line.endswith("}")]
+
+
 class MetricsFile:
     """Adds the fetched figures to `metrics.jsonl`, a line a step.
 
@@ -178,11 +184,8 @@ class MetricsFile:
     def __init__(self, path: epath.Path, resumed: int, writes: bool = True):
         self.path, self.writes, self.written = path, writes, list[str]()
         if path.exists():  # a resumed run writes the steps past its checkpoint again
-            # The last line may be cut off, if that is where the run stopped.
-            whole = [text for text in path.read_text().splitlines() if text.endswith("}")]
-            self.written = [
-                text for text in whole if resumed and json.loads(text)["step"] <= resumed
-            ]
+            kept = (line for line in read_figures(path) if resumed and line["step"] <= resumed)
+            self.written = [json.dumps(line) for line in kept]
             self._write_all()
 
     def _write_all(self) -> None:

@@ -64,25 +64,26 @@ def number() -> int:
     return distributed.global_state.process_id
 
 
-def on_first(call: Callable[[], None]) -> None:
+def on_first(call: Callable[[], int | None]) -> int | None:
     """Do something in the first process while the others wait; its mistake is everyone's.
 
-    All processes must call this at the same point.
+    All processes must call this at the same point. Returns what the first one's call does.
     """
     if jax.process_count() == 1:
-        call()
-        return
-    mistake = None
+        return call()
+    mistake, found = None, None
     if jax.process_index() == 0:
         try:
-            call()
+            found = call()
         except M4MError as error:
             mistake = error
-    good = multihost_utils.broadcast_one_to_all(np.array(mistake is None))
+    told = np.array([mistake is None, found is not None, found or 0])
+    good, known, number = multihost_utils.broadcast_one_to_all(told).tolist()
     if mistake is not None:
         raise mistake
     if not good:
         raise M4MError("process 0 has stopped; its line says why")
+    return number if known else None
 
 
 def leave(status: int, seconds: float = 5.0) -> NoReturn:

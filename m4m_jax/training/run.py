@@ -15,18 +15,21 @@ from jax import Array
 from jax.sharding import Mesh
 
 from m4m_jax.config import Config
-from m4m_jax.data.supply import supply
+from m4m_jax.data.supply import Supply, check_there, supply
 from m4m_jax.errors import M4MError
+from m4m_jax.files import check_folder
 from m4m_jax.models import card as cards
 from m4m_jax.models import parameters
+from m4m_jax.models.card import Card
 from m4m_jax.models.system import System
-from m4m_jax.pretrained import METRIC
+from m4m_jax.pretrained import METRIC, Model
 from m4m_jax.training import hooks, hosts, sharding
-from m4m_jax.training.building import hyper_of, new_system, task_of
-from m4m_jax.training.checkpoints import Checkpoints
+from m4m_jax.training.building import card_of, hyper_of, load_bases, new_system
+from m4m_jax.training.checkpoints import Checkpoints, check_reach
 from m4m_jax.training.counted import CountedStep
-from m4m_jax.training.directory import described, settle
+from m4m_jax.training.directory import FIGURES, described, finished, refuse_another, settle
 from m4m_jax.training.feed import Batches, Feed, HeldOut, placed
+from m4m_jax.training.hooks import read_figures
 from m4m_jax.training.loop import Hook, train
 from m4m_jax.training.optim import Schedule
 from m4m_jax.training.preemption import Preemption
@@ -60,19 +63,57 @@ def run(
     stop: what tells the run to save and to end before its time; then it raises `Preempted`.
     """
     stop = stop or Preemption()
-    path, task, mesh = epath.Path(path), task_of(config), sharding.make_mesh(config.mesh)
-    _check_batch(config, mesh)
+    path, mesh = epath.Path(path), sharding.make_mesh(config.mesh)
+    bases, card = _checked(config, path, mesh)
+    if (last := hosts.on_first(lambda: finished(path, config.steps))) is not None:
+        _announce(config, last, done=True)
+        return _result(path, read_figures(path / FIGURES))
+    check_there(config, data_dir)
+    system = new_system(card, bases, config.seed)
+    sharding.check_divides(system, mesh)
+    # Looking at all songs comes last: there may be hundreds of thousands.
     windows = supply(config, data_dir)
     print("\n".join(windows.summary), flush=True)
+    card = card.model_copy(update=described(config, windows))
+    hosts.on_first(lambda: settle(config, card, path))
+    return _train(config, path, system, windows, mesh, stop, all_hosts=all_hosts)
 
-    system, card = new_system(config, task, path)
-    sharding.check_divides(system, mesh)
+
+def _checked(config: Config, path: epath.Path, mesh: Mesh) -> tuple[list[Model], Card]:
+    """The language models that a run starts from, and its card without what its data say.
+
+    Raises:
+        M4MError: what can be told of the run without its data is wrong.
+    """
+    parts = config.accumulate * sharding.shards(mesh)
+    if config.batch % parts:
+        raise M4MError(
+            f"a batch of {config.batch} does not divide into {parts} parts "
+            f"({config.accumulate} to accumulate on {sharding.shards(mesh)} devices)"
+        )
+    sharding.host_shards(mesh, jax.process_count())
+    check_folder(path)
+    check_reach(path)
+    bases = load_bases(config)
+    card = card_of(config, path, bases)
+    hosts.on_first(lambda: refuse_another(config, card, path))
+    return bases, card
+
+
+def _train(
+    config: Config,
+    path: epath.Path,
+    system: System,
+    windows: Supply,
+    mesh: Mesh,
+    stop: Preemption,
+    *,
+    all_hosts: bool,
+) -> Result:
+    """Train from the latest checkpoint on, or from the beginning."""
     masked = system.lm.masked or system.reference_lm.masked
     batches = Feed(config, windows.train, mesh, masked=masked).batches()
     held_out = HeldOut(config, windows.validation, mesh, masked=masked)
-    card = card.model_copy(update=described(config, windows))
-    hosts.on_first(lambda: settle(config, card, path))
-
     graph, base, state, whole = _parts(system, mesh, remat=config.remat)
     step, evaluate = _programs(config, graph, base, state, mesh)
     checkpoints = Checkpoints(path, config.keep, config.keep_every, whole)
@@ -84,7 +125,7 @@ def run(
         return held_out.nll(lambda batch: evaluate(params, batch), stop.passed)
 
     log = _figures(path, resumed - (unfinished is not None), all_hosts)
-    _announce(config, resumed, unfinished)
+    _announce(config, resumed, done=resumed - (unfinished is not None) >= config.steps)
     if not resumed:
         log.write(0, validate(state.params) or {})
     elif resumed < config.steps:
@@ -93,7 +134,6 @@ def run(
     save = hooks.SaveCheckpoints(
         checkpoints, batches.get_state, config.every.checkpoint, config.steps, stop
     )
-    validation = hooks.Validation(validate, config.every.validation, config.steps, save)
     watching = _watching(config, path, resumed) if tells(all_hosts) else []
     with checkpoints.told_of_a_full_disk():
         train(
@@ -106,7 +146,7 @@ def run(
             steps=config.steps,
             hooks=[
                 hooks.Hold(stop),
-                validation,
+                hooks.Validation(validate, config.every.validation, config.steps, save),
                 Rates(config.every.log),
                 hooks.StopAtNaN(checkpoints, config.every.checkpoint),
                 hooks.SavingTime(checkpoints),
@@ -116,17 +156,13 @@ def run(
             ],
             unfinished=unfinished,
         )
-    figures = [line[METRIC] for line in log.lines() if METRIC in line]
+    return _result(path, log.lines())
+
+
+def _result(path: epath.Path, lines: list[dict[str, Any]]) -> Result:
+    """What a run came to, of the lines of its figures."""
+    figures = [line[METRIC] for line in lines if METRIC in line]
     return Result(path, figures[0], min(figures))
-
-
-def _check_batch(config: Config, mesh: Mesh) -> None:
-    parts = config.accumulate * sharding.shards(mesh)
-    if config.batch % parts:
-        raise M4MError(
-            f"a batch of {config.batch} does not divide into {parts} parts "
-            f"({config.accumulate} to accumulate on {sharding.shards(mesh)} devices)"
-        )
 
 
 def _parts(
@@ -170,18 +206,18 @@ def _resume(
 
 def _figures(path: epath.Path, last: int, all_hosts: bool) -> hooks.MetricsFile:
     """The file of a host's figures, of which those up to step `last` are kept."""
-    telling, file = tells(all_hosts), path / "metrics.jsonl"
+    telling, file = tells(all_hosts), path / FIGURES
     return hooks.MetricsFile(own(file) if telling else file, last, telling)
 
 
-def _announce(config: Config, resumed: int, unfinished: dict[str, Any] | None) -> None:
+def _announce(config: Config, step: int, *, done: bool) -> None:
     """Say on the console what comes next."""
-    if resumed - (unfinished is not None) < config.steps:
+    if not done:
         print("compiling, which may take a minute", flush=True)
         return
     constant = config.optimizer.schedule == "constant"
     more = "; a larger steps=... trains on" if constant else ""
-    print(f"finished before, at step {resumed}{more}", flush=True)
+    print(f"finished before, at step {step}{more}", flush=True)
 
 
 def _watching(config: Config, path: epath.Path, resumed: int) -> list[Hook]:

@@ -225,5 +225,5 @@ def test_what_is_written_is_read(tmp_path):
 def test_without_torch_the_extra_is_named(tmp_path, monkeypatch):
     path = saved(tmp_path / "x.ckpt")
     monkeypatch.setitem(sys.modules, "torch", None)
-    with pytest.raises(M4MError, match=r"pip install 'm4m_jax\[convert\]'"):
+    with pytest.raises(M4MError, match=r"pip install -e '\.\[convert\]'"):
         checkpoint.read_checkpoint(path)

@@ -228,9 +228,11 @@ def test_windows_that_differ_go_by_other_names():
 
 
 def test_a_place_that_is_taken_is_left_alone(built, tmp_path):
+    """Which is told before anything is looked for."""
     (tmp_path / "mine").write_text("x")
-    with pytest.raises(M4MError, match="is there already"):
-        supply.pack(config(), tmp_path / "mine", built)
+    for data_dir in (built, tmp_path / "nowhere"):
+        with pytest.raises(M4MError, match="is there already"):
+            supply.pack(config(), tmp_path / "mine", data_dir)
     assert (tmp_path / "mine").read_text() == "x"
 
 

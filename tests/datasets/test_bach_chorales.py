@@ -262,7 +262,7 @@ def test_a_local_copy_of_some_scores(tmp_path):
 
 def test_without_music21(tmp_path, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(M4MError, match=r"pip install 'm4m_jax\[demo\]'"):
+    with pytest.raises(M4MError, match=r"pip install -e '\.\[demo\]'"):
         datasets.build("bach_chorales", None, tmp_path)
 
 

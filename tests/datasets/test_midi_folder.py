@@ -323,6 +323,6 @@ def test_tensorflow_is_not_imported_and_the_console_is_left_alone(folder, tmp_pa
 def test_beam_is_an_extra(tmp_path, monkeypatch):
     write_midi(song(0), tmp_path / "song.mid")
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(M4MError, match=r"pip install 'm4m_jax\[beam\]'"):
+    with pytest.raises(M4MError, match=r"pip install -e '\.\[beam\]'"):
         datasets.build("midi_folder", tmp_path, tmp_path / "data", runner="direct")
     assert not (tmp_path / "data").exists()

@@ -158,11 +158,16 @@ def test_mistakes(place, tmp_path):
         return str(error.value)
 
     out, model = tmp_path / "out", place / "cross"
-    assert "give --data" in refused("chord-to-melody", out, None, model=model)
+    # What needs no model is told before one is looked for.
+    gone = tmp_path / "cross"
+    assert "give --data" in refused("chord-to-melody", out, None, model=gone)
     assert "trained for chord-to-melody" in refused("copy", out, songs, model=model)
     taken = [f"cross={place / 'songs'}"]
-    assert "the model's name" in refused("chord-to-melody", out, songs, taken, model=model)
+    assert "the model's name" in refused("chord-to-melody", out, songs, taken, model=gone)
     assert not out.exists()
+    out.write_text("")
+    assert "is no folder" in refused("chord-to-melody", out, songs, model=gone)
+    out.unlink()
     long = Draws(prompt_steps=24)
     message = refused("chord-to-melody", out, songs, model=model, draws=long, steps=32)
     assert "4 left out" in message

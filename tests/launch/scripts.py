@@ -29,7 +29,7 @@ def tool(name: str) -> str:
     found = shutil.which(
         name, path=os.pathsep.join([str(Path(sys.executable).parent), *os.get_exec_path()])
     )
-    assert found is not None, f"{name} is not installed; pip install '.[test]'"
+    assert found is not None, f"{name} is not installed; pip install -e '.[test]'"
     return found
 
 

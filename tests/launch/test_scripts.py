@@ -178,6 +178,21 @@ def test_a_slurm_job_goes_into_the_queue_again_where_it_saved(tmp_path, status):
     assert calls[1:] == (["scontrol requeue 17"] if status == 75 else [])
 
 
+def test_a_slurm_job_says_how_it_is_used_and_what_it_would_run(tmp_path):
+    stand_in(tmp_path, "srun", "exit 0")
+    told = run("slurm.sbatch", **on_path(tmp_path))
+    assert told.returncode == 2
+    assert "sbatch [SBATCH_OPTION]... launch/slurm.sbatch train CONFIG" in told.stderr
+    assert "#SBATCH" not in told.stderr
+    dry = run("slurm.sbatch", "--dry-run", "train", "x.yaml", "mesh={data: -1}")
+    assert dry.returncode == 0, dry.stderr
+    assert commands(dry.stdout, "srun")[0][-4:] == ["m4m", "train", "x.yaml", "mesh={data: -1}"]
+    outside = run("slurm.sbatch", "train", "x.yaml", SLURM_JOB_ID="", **on_path(tmp_path))
+    assert outside.returncode == 2
+    assert "sbatch launch/slurm.sbatch train x.yaml" in outside.stderr
+    assert not (tmp_path / "calls").exists()
+
+
 def test_a_slurm_job_is_told_in_time_to_save():
     options = dict(
         re.findall(r"^#SBATCH --([a-z-]+)=?(.*)$", (LAUNCH / "slurm.sbatch").read_text(), re.M)

@@ -2,7 +2,8 @@
 
 import pytest
 
-from m4m_jax.music.instruments import INSTRUMENTS
+from m4m_jax.errors import M4MError
+from m4m_jax.music.instruments import INSTRUMENTS, parse_programs
 
 
 def test_every_program_has_a_name_of_its_own():
@@ -33,3 +34,11 @@ def test_every_program_has_a_name_of_its_own():
 )
 def test_each_family_of_eight_begins_where_general_midi_says(program, name):
     assert INSTRUMENTS[program] == name
+
+
+def test_programs_as_text():
+    assert parse_programs("0, 24,127") == [0, 24, 127]
+    with pytest.raises(M4MError, match="'0;3' are not numbers"):
+        parse_programs("0;3")
+    with pytest.raises(M4MError, match=r"program 128 is not in 0\.\.127"):
+        parse_programs("128")

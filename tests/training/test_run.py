@@ -19,6 +19,7 @@ from m4m_jax.errors import M4MError
 from m4m_jax.models import parameters
 from m4m_jax.models.cross import CrossAdapter
 from m4m_jax.training import run as module
+from m4m_jax.training.directory import finished
 from m4m_jax.training.run import run
 from tests.training import runs
 
@@ -47,6 +48,10 @@ def place(data, tmp_path_factory, quick_compile, shared_compilations):
         run(runs.config(), folder / "lm", data)
         run(runs.linked(folder / "lm"), folder / "cross", data)
     return folder
+
+
+NOWHERE = "no-such-folder-of-data-sets"
+"""Whoever looks for data there finds that nothing has been built."""
 
 
 def lines(path) -> list[dict]:
@@ -81,10 +86,10 @@ def test_what_a_run_leaves_behind(place, data):
     assert list((path / "tensorboard").glob("events.*"))
 
 
-def test_the_result_names_both_figures(place, data, capsys):
-    """A run that is finished already only tells its result."""
+def test_the_result_names_both_figures(place, capsys):
+    """A run that is finished already only tells its result, and needs no data for that."""
     before = runs.folders(place / "lm")
-    result = run(runs.config(), place / "lm", data)
+    result = run(runs.config(), place / "lm", NOWHERE)
     said = capsys.readouterr().out
     assert "finished before, at step 12" in said
     assert "compiling" not in said
@@ -92,6 +97,21 @@ def test_the_result_names_both_figures(place, data, capsys):
     assert (result.before, result.best) == (nll[0], min(nll))
     assert runs.folders(place / "lm") == before
     assert [line["step"] for line in lines(place / "lm")] == [0, 3, 4, 6, 8, 9, 12]
+
+
+@pytest.mark.parametrize("lost", ["the last checkpoint", "its figures"])
+def test_a_run_is_not_finished_where_something_of_its_end_is_missing(place, tmp_path, lost):
+    path = tmp_path / "run"
+    shutil.copytree(place / "lm", path)
+    assert finished(path, 12) == finished(path, 10) == 12
+    assert finished(path, 13) is None
+    if lost == "its figures":
+        log = (path / "metrics.jsonl").read_text().splitlines(keepends=True)
+        (path / "metrics.jsonl").write_text("".join(log[:-1]))
+    else:
+        (path / "12" / "metrics" / "metrics").write_text("{}")
+    assert finished(path, 12) is None
+    assert "has not been built" in refused(run, runs.config(), path, NOWHERE)
 
 
 def test_the_latest_and_the_best_are_kept(place, data, tmp_path):
@@ -160,10 +180,11 @@ def test_a_validation_that_is_not_finite_stops_a_run_too(data, tmp_path):
     assert runs.folders(tmp_path / "wild") == []
 
 
-def test_another_configuration_is_refused(place, data):
+def test_another_configuration_is_refused(place):
+    """Before data are looked for."""
     before = (place / "lm" / "config.yaml").read_bytes()
     other = runs.config(dropout=0.3, seed=4)
-    message = refused(run, other, place / "lm", data)
+    message = refused(run, other, place / "lm", NOWHERE)
     assert "another dropout (0.1 there, 0.3 here), seed (0 there, 4 here); name a new" in message
     assert (place / "lm" / "config.yaml").read_bytes() == before
 
@@ -227,10 +248,11 @@ def test_validation_figures_are_those_of_the_loaded_model(place, data):
     assert total / tokens == pytest.approx(min(log[1:]), rel=1e-4)
 
 
-def test_a_base_is_needed_and_must_be_a_language_model(place, data, tmp_path):
-    message = refused(run, runs.linked(place / "cross"), tmp_path / "x", data)
+def test_a_base_is_needed_and_must_be_a_language_model(place, tmp_path):
+    """Which is told before data are looked for."""
+    message = refused(run, runs.linked(place / "cross"), tmp_path / "x", NOWHERE)
     assert "is a linked system; a base is a language model" in message
-    message = refused(run, runs.linked(place / "none"), tmp_path / "x", data)
+    message = refused(run, runs.linked(place / "none"), tmp_path / "x", NOWHERE)
     assert "there is no such model directory" in message
     assert not (tmp_path / "x").exists()
 
@@ -245,7 +267,7 @@ def test_a_run_does_not_go_on_with_another_base(place, data, tmp_path):
     fields = yaml.safe_load(yaml_file.read_text()) | {"base": str(tmp_path / "lm")}
     yaml_file.write_text(yaml.safe_dump(fields))
     before = (tmp_path / "cross" / "model.json").read_bytes()
-    message = refused(run, Config.model_validate(fields), tmp_path / "cross", data)
+    message = refused(run, Config.model_validate(fields), tmp_path / "cross", NOWHERE)
     assert "another base" in message
     assert (tmp_path / "cross" / "model.json").read_bytes() == before
 

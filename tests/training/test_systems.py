@@ -14,7 +14,7 @@ from m4m_jax import generation, pretrained
 from m4m_jax.errors import M4MError
 from m4m_jax.models import lm, seq2seq
 from m4m_jax.models.parameters import by_name
-from m4m_jax.training.building import new_system, task_of
+from m4m_jax.training.building import card_of, load_bases, new_system
 from m4m_jax.training.run import run
 from tests.datasets.music import song
 from tests.models.small import MICRO
@@ -149,7 +149,9 @@ def test_two_language_models_linked(place, data, tmp_path):
 
 def test_a_pair_of_equals_is_one(place, tmp_path):
     twice = runs.linked(place / "lm", base=[str(place / "lm")] * 2, adapter=LINKS)
-    system, card = new_system(twice, task_of(twice), epath.Path(tmp_path))
+    bases = load_bases(twice)
+    card = card_of(twice, epath.Path(tmp_path), bases)
+    system = new_system(card, bases, twice.seed)
     assert card.reference_lm is None
     assert len(card.bases) == 1
     assert system.reference_lm is system.lm

@@ -12,7 +12,7 @@ from m4m_jax.datasets.bach_chorales.scores import VOICES, read_score
 from m4m_jax.datasets.builder import SongBuilder
 from m4m_jax.datasets.folders import files_below
 from m4m_jax.datasets.ingest import Source
-from m4m_jax.errors import M4MError
+from m4m_jax.errors import M4MError, lacking
 
 _SUFFIXES = (".mxl", ".xml", ".musicxml", ".krn", ".rntxt")
 
@@ -26,7 +26,7 @@ def corpus_folder() -> epath.Path:
     # Importing music21 takes a second, which only the workers need to spend.
     package = importlib.util.find_spec("music21")
     if package is None or not package.submodule_search_locations:
-        raise M4MError("the chorales are in music21: pip install 'm4m_jax[demo]'")
+        raise lacking("the chorales are in music21", "demo")
     folder = epath.Path(package.submodule_search_locations[0]) / "corpus" / "bach"
     if not folder.is_dir():
         raise M4MError(f"{folder}: this music21 has no scores; install it with pip")
