@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,11 +17,12 @@ from m4m_jax.errors import M4MError
 from m4m_jax.evaluation.analysis import figures
 from m4m_jax.evaluation.chords import label_agreement
 from m4m_jax.music.labels import Label, beats_to_notes, notes_to_chords, parse_lab
-from m4m_jax.music.notes import NoteTable, parse_midi
+from m4m_jax.music.notes import STEP, NoteTable, parse_midi
 from m4m_jax.music.parts import select
 
 WORKS = ("meters-given", "meters-found")
 _ON_BEAT = 0.1  # quarters that chord labels are from beats, at most, to count as on them
+_BLOCKS = 0.5  # the least share of a chord track's onsets at which three notes or more begin
 
 
 class Song(NamedTuple):
@@ -56,15 +57,22 @@ def measure(
         majmin and sevenths, by duration, and F-measures of the file's own beats and downbeats.
 
     Raises:
-        M4MError: no such work, no folder, or no annotated songs in it.
+        M4MError: no such work, no folder, or no song with annotations in it. Where some have none,
+            they are left out, and `say` is told how many.
     """
     if work not in (None, *WORKS):
         raise M4MError(f"no work {work!r} to measure; there are {', '.join(WORKS)}")
     if folder is None:
         raise M4MError("an analysis is measured on annotated songs; name their folder by --data")
-    songs = list(_songs(epath.Path(folder)))
+    songs, left_out = _songs(epath.Path(folder))
+    example = next((f"{name}: {reason}" for name, reason in left_out.items()), "")
     if not songs:
-        raise M4MError(f"{folder}: no MIDI files with .lab files, or of two tracks, in this folder")
+        raise M4MError(
+            f"{folder}: none of {len(left_out)} songs has annotations, which are a .lab file of its"
+            f" name, or a second track of block chords and no more tracks; such as {example}"
+        )
+    if left_out:
+        say(f"left out: {len(left_out)} songs without annotations, such as {example}")
     on_beat = np.array([beat_distance(song.chords, song.table) < _ON_BEAT for song in songs])
     rows = []
     for kind in WORKS if work is None else (work,):
@@ -81,20 +89,40 @@ def measure(
     return rows
 
 
-def _songs(folder: epath.Path) -> Iterator[Song]:
-    place = os.fspath(folder)
+def _songs(folder: epath.Path) -> tuple[list[Song], dict[str, str]]:
+    """The annotated songs of a folder, and the other files: name -> why they are none."""
     names = files_in(folder, (".mid", ".midi", ".lab"), "MIDI file")
     labels = {_stem(name): name for name in names if name.lower().endswith(".lab")}
+    songs, left_out = list[Song](), dict[str, str]()
     for name in names:
-        if name in labels.values() or (labels and _stem(name) not in labels):
+        if name in labels.values():
             continue
-        table = parse_midi(read_file(place, name), name)
-        if labels:
-            label = labels[_stem(name)]
-            yield Song(table, parse_lab(read_file(place, label).decode(), label))
-        elif len(table.tracks) == 2:
-            chords = notes_to_chords(select(table, "track-1").notes, table)
-            yield Song(select(table, "track-0"), chords)
+        try:
+            songs.append(_song(os.fspath(folder), name, labels))
+        except M4MError as error:
+            left_out[name] = str(error).removeprefix(f"{name}: ")
+    return songs, left_out
+
+
+def _song(place: str, name: str, labels: Mapping[str, str]) -> Song:
+    """A song with the labels of its name, or, where there are none at all, of its second track.
+
+    Raises:
+        M4MError: it cannot be read, or has no annotations.
+    """
+    if labels and _stem(name) not in labels:
+        raise M4MError("there is no .lab file of its name")
+    table = parse_midi(read_file(place, name), name)
+    if labels:
+        label = labels[_stem(name)]
+        return Song(table, parse_lab(read_file(place, label).decode(errors="replace"), label))
+    if len(table.tracks) != 2:
+        raise M4MError(f"it has {len(table.tracks)} tracks, and no .lab file")
+    chords = select(table, "track-1")
+    starts = np.unique(chords.notes[:, STEP], return_counts=True)[1]
+    if chords.tracks[1].is_drum or (starts >= 3).mean() < _BLOCKS:
+        raise M4MError("its second track has no block chords, and there is no .lab file")
+    return Song(select(table, "track-0"), notes_to_chords(chords.notes, table))
 
 
 def _stem(name: str) -> str:

@@ -87,7 +87,11 @@ def bench_data(
 def bench_analysis(
     data: Annotated[
         str,
-        typer.Option("--data", metavar="DIR", help="Folder of MIDI files with .lab files."),
+        typer.Option(
+            "--data",
+            metavar="DIR",
+            help="Folder of annotated MIDI files: with .lab files, or chord tracks.",
+        ),
     ],
     work: Annotated[
         str | None,

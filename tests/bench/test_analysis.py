@@ -11,6 +11,7 @@ from m4m_jax.cli import _run
 from m4m_jax.errors import M4MError
 from m4m_jax.music import Label, NoteTable, Track, chords_to_notes, write_lab, write_midi
 from tests.analysis.music import play
+from tests.datasets.music import song
 
 LABELS = ["C:maj", "F:maj", "D:min7", "G:7"] * 2
 
@@ -61,6 +62,27 @@ def test_mistakes(tmp_path):
         measure("speed", tmp_path)
     with pytest.raises(M4MError, match="--data"):
         measure()
-    write_midi(play(LABELS, 16), tmp_path / "song.mid")
-    with pytest.raises(M4MError, match=r"no MIDI files with \.lab files"):
-        measure(folder=tmp_path)
+
+
+def test_songs_without_annotations(tmp_path, labelled):
+    """They are left out, and told; where there are no others, it is said what is needed."""
+    lines: list[str] = []
+    measure("meters-given", labelled, say=lines.append)
+    assert "1 songs without annotations, such as other.mid: there is no .lab file" in lines[0]
+
+    for name, told in (
+        ("one", "it has 1 tracks"),
+        ("two", "its second track has no block chords"),
+        ("none", "not a MIDI file"),
+    ):
+        folder = tmp_path / name
+        folder.mkdir()
+        if name == "none":
+            (folder / "song.mid").write_text("x")
+        else:
+            write_midi(play(LABELS, 16) if name == "one" else song(0), folder / "song.mid")
+        with pytest.raises(
+            M4MError, match=f"none of 1 songs has .* block chords .*{told}"
+        ) as error:
+            measure(folder=folder)
+        assert "\n" not in str(error.value)

@@ -6,8 +6,10 @@ import pytest
 
 from m4m_jax import datasets
 from m4m_jax.data import windows
+from m4m_jax.datasets.nottingham import nottingham_dataset_builder
 from m4m_jax.errors import M4MError
 from m4m_jax.music import get_task, write_midi
+from m4m_jax.music.notes import TRACK
 from tests.datasets.music import song
 
 
@@ -35,6 +37,27 @@ def test_the_split_goes_by_file_name(source, tmp_path):
     assert names("validation", tmp_path) == ["jigs1.mid", "jigs5.mid"]
     assert names("test", tmp_path) == ["jigs4.mid", "jigs6.mid", "jigs7.mid"]
     assert report.rejected == {"too short": {"jigs9.mid": "no track has more than 20 notes"}}
+
+
+def test_without_lists_the_split_goes_by_the_places_of_all_tunes(source, tmp_path, monkeypatch):
+    """Of two tracks, and long enough; the parts alone, in folders of their own, do not count."""
+    (source / "official_split.json").unlink()
+    for number in range(10, 24):
+        write_midi(song(number), source / "MIDI" / f"jigs{number}.mid")
+    alone = song(30)
+    melody = alone.replace(notes=alone.notes[alone.notes[:, TRACK] == 0], tracks=alone.tracks[:1])
+    write_midi(melody, source / "MIDI" / "jigs11.mid")
+    (source / "MIDI" / "melody").mkdir()
+    write_midi(melody, source / "MIDI" / "melody" / "jigs1.mid")
+    with pytest.raises(M4MError, match=r"MIDI: 23 tunes, .* among all 1034; .* official_split"):
+        datasets.build("nottingham", source, tmp_path, workers=1)
+
+    monkeypatch.setattr(nottingham_dataset_builder, "TUNES", 23)
+    report = datasets.build("nottingham", source, tmp_path, workers=1)
+    assert report.files == 23
+    # 0 1 10 12 13 14 15 16 17 18 19 2 20 ...: without 11, of one track, and 9, too short
+    assert names("validation", tmp_path) == ["jigs1.mid", "jigs2.mid"]
+    assert names("test", tmp_path) == ["jigs0.mid", "jigs11.mid", "jigs19.mid", "jigs7.mid"]
 
 
 def test_parts_have_names(source, tmp_path):
@@ -65,17 +88,13 @@ def test_listed_tunes_that_are_not_there_are_reported(source, tmp_path):
 @pytest.mark.parametrize(
     ("text", "wanted"),
     [
-        (None, "not found"),
         ("no JSON", "an object with lists train and val"),
         ('{"train": []}', "KeyError"),
         ('{"train": ["a"], "val": ["a"]}', "a is in both lists"),
     ],
 )
-def test_the_split_file_is_needed(source, tmp_path, text, wanted):
-    split = source / "official_split.json"
-    split.unlink()
-    if text is not None:
-        split.write_text(text)
+def test_a_split_file_that_says_nothing_is_refused(source, tmp_path, text, wanted):
+    (source / "official_split.json").write_text(text)
     with pytest.raises(M4MError) as error:
         datasets.build("nottingham", source, tmp_path, workers=1)
     assert wanted in str(error.value)
@@ -88,7 +107,7 @@ def test_it_is_built_from_a_local_copy(tmp_path):
     with pytest.raises(M4MError, match=command):
         datasets.build("nottingham", None, tmp_path)
     (tmp_path / "tunes.zip").write_bytes(b"PK")
-    with pytest.raises(M4MError, match=r"tunes\.zip: .* the folder that holds MIDI and official_"):
+    with pytest.raises(M4MError, match=r"tunes\.zip: .* the folder that holds MIDI$"):
         datasets.build("nottingham", tmp_path / "tunes.zip", tmp_path)
     with pytest.raises(M4MError, match="jukedeck"):
         datasets.build("nottingham", tmp_path / "missing", tmp_path)
