@@ -81,6 +81,21 @@ def test_songs_without_both_tracks_are_left_out(source, tmp_path):
     }
 
 
+def test_files_of_another_origin_are_left_out(source, tmp_path):
+    for number, names in enumerate([("Piano", "Chords"), ("piano", "bass"), ("chords", "piano")]):
+        table = two_tracks(10 + number)
+        tracks = tuple(Track(name, 0) for name in names)
+        write_midi(table.replace(tracks=tracks), source / f"20{number}.mid")
+    report = datasets.build("pop909_cl", source, tmp_path, workers=1)
+    told = "its tracks are {}, not piano and chords (or MIDI 01)"
+    assert report.rejected == {
+        "not of POP909-CL": {
+            "201.mid": told.format("piano, bass"),
+            "202.mid": told.format("chords, piano"),
+        }
+    }
+
+
 def test_of_a_copy_of_the_source_the_processed_version_is_read(source, tmp_path):
     whole = tmp_path / "POP909-CL-Dataset"
     shutil.copytree(source, whole / "POP909_processed")

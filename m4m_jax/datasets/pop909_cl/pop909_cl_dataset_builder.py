@@ -19,6 +19,8 @@ from m4m_jax.music.notes import STEP, TRACK, NoteTable, parse_midi
 
 # Of the source's several versions of each song, the corrected one.
 _PROCESSED = "POP909_processed"
+# What its tracks are called, in lower case.
+_SONG, _CHORDS = "piano", ("chords", "midi 01")
 
 
 def read_song(place: str, analysis: bool, name: str) -> Reading:
@@ -29,12 +31,11 @@ def read_song(place: str, analysis: bool, name: str) -> Reading:
 
     Raises:
         M4MError: as `parse_midi`, or the file cannot be read.
-        Rejected: "no two tracks", or as `quality_filter`, which the file as a whole must pass.
+        Rejected: "no two tracks", "not of POP909-CL", or as `quality_filter`, which the file as a
+            whole must pass.
     """
     table = parse_midi(read_file(place, name), name)
-    if len(table.tracks) != 2:
-        listed = ", ".join(track.name or "unnamed" for track in table.tracks)
-        raise Rejected("no two tracks", f"its tracks are {listed}, not a song and its chords")
+    _check_tracks(table)
     quality_filter(table)
     content = content_hash(table)
     if analysis:
@@ -44,6 +45,16 @@ def read_song(place: str, analysis: bool, name: str) -> Reading:
         beats = beats_to_notes(song.replace(meters=meters))
         table = NoteTable.concat([beats, chords, song]).replace(off_grid=table.off_grid)
     return Reading(table, content=content)
+
+
+def _check_tracks(table: NoteTable) -> None:
+    names = [track.name for track in table.tracks]
+    told = f"its tracks are {', '.join(name or 'unnamed' for name in names)}"
+    if len(names) != 2:
+        raise Rejected("no two tracks", f"{told}, not a song and its chords")
+    song, chords = (name.lower() for name in names)
+    if song != _SONG or chords not in _CHORDS:
+        raise Rejected("not of POP909-CL", f"{told}, not piano and chords (or MIDI 01)")
 
 
 def _track(table: NoteTable, number: int) -> NoteTable:
