@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,6 +19,7 @@ from m4m_jax.music.notes import NoteTable, Track, read_midi
 
 # A marker of this text in a Score is where its last step ends.
 END_MARKER = "end"
+FILE = "tokenizer.json"
 
 
 class SimuNoteTokenizer(miditok.MusicTokenizer):
@@ -53,6 +55,32 @@ class SimuNoteTokenizer(miditok.MusicTokenizer):
         config.additional_params = {**given, **config.additional_params}
         super().__init__(config, params)
         self.config.special_tokens = ["PAD_None", "BOS_None", "EOS_None"]
+
+    @classmethod
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: str | os.PathLike[str], **options: Any
+    ) -> SimuNoteTokenizer:
+        """Load what `save_pretrained` wrote.
+
+        Args:
+            pretrained_model_name_or_path: A folder, its file, or a name on the Hugging Face Hub.
+            **options: As of miditok; for the Hub, such as `revision`.
+
+        Raises:
+            M4MError: A folder or file holds no tokenizer of this class.
+        """
+        place = os.fspath(pretrained_model_name_or_path)
+        if not os.path.exists(place):
+            return super().from_pretrained(place, **options)
+        # The Hub's own way warns of a config.json, which tokenizers do not have.
+        file = Path(place, FILE) if os.path.isdir(place) else Path(place)
+        try:
+            kind = json.loads(file.read_text())["tokenization"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise M4MError(f"{file}: no tokenizer that save_pretrained wrote") from error
+        if kind != cls.__name__:
+            raise M4MError(f"{file}: a {kind}; load it with miditok.{kind}.from_pretrained")
+        return cls(params=file)
 
     @property
     def max_notes(self) -> int:

@@ -1,3 +1,7 @@
+import subprocess
+import sys
+
+import miditok
 import numpy as np
 import pytest
 import symusic
@@ -59,11 +63,31 @@ def test_the_habits_of_miditok(options, path, tmp_path):
     folder = tmp_path / "saved"
     tok.save_pretrained(folder)
     again = SimuNoteTokenizer.from_pretrained(folder)
-    assert again == tok
+    assert again == tok == SimuNoteTokenizer.from_pretrained(folder / "tokenizer.json")
     for name in ("max_notes", "dedup", "vocabulary", "special_tokens"):
         assert getattr(again, name) == getattr(tok, name)
     assert again(path).ids == tokens.ids
     assert again.decode(tokens) == score
+
+
+def test_saving_and_loading_say_nothing(tmp_path):
+    """As the README has it, in a process of its own: loggers print where nobody listens."""
+    program = (
+        "from m4m_jax import SimuNoteTokenizer as T\n"
+        "T(max_notes=8).save_pretrained('saved'); print(T.from_pretrained('saved').max_notes)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert (done.stdout, done.stderr) == ("8\n", "")
+
+
+def test_what_is_no_tokenizer_of_this_kind_is_refused(tmp_path):
+    miditok.REMI().save_pretrained(tmp_path / "remi")
+    with pytest.raises(M4MError, match=r"a REMI; load it with miditok\.REMI"):
+        SimuNoteTokenizer.from_pretrained(tmp_path / "remi")
+    with pytest.raises(M4MError, match="no tokenizer that save_pretrained wrote"):
+        SimuNoteTokenizer.from_pretrained(tmp_path)
 
 
 @pytest.mark.parametrize("options", VARIANTS)
