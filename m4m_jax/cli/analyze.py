@@ -6,15 +6,8 @@ from typing import Annotated
 
 import typer
 
-from m4m_jax.cli.app import (
-    BasePath,
-    MidiFile,
-    ReferenceBase,
-    app,
-    bases_of,
-    quiet_libraries,
-    warn_off_grid,
-)
+from m4m_jax.cli.app import app, quiet_libraries, warn_off_grid
+from m4m_jax.cli.options import BasePath, MidiFile, ReferenceBase, bases_of
 
 
 @app.command()

@@ -27,25 +27,6 @@ class StoppedError(Exception):
     """Ctrl-C, of which more is to be said than that it came."""
 
 
-MidiFile = Annotated[str, typer.Argument(metavar="FILE", help="A MIDI file.")]
-DataDir = Annotated[
-    str | None,
-    typer.Option(metavar="DIR", help="Where data sets live (default: TFDS's own folder)."),
-]
-ModelDir = Annotated[str, typer.Argument(metavar="DIR", help="A model's or a run's directory.")]
-BasePath = Annotated[
-    str | None,
-    typer.Option(metavar="BASE", help="An adapter's language model: a directory or such a file."),
-]
-ReferenceBase = Annotated[
-    str | None,
-    typer.Option(metavar="BASE", help="The one that reads references, where that is another."),
-]
-MaxNotes = Annotated[
-    int | None, typer.Option(min=1, max=32, help="Notes that a step holds (default: the task's).")
-]
-
-
 def _show_version(wanted: bool) -> None:
     if wanted:
         print(f"m4m {importlib.metadata.version('m4m_jax')}")
@@ -62,16 +43,6 @@ def _start(
 ) -> None:
     if context.invoked_subcommand is None:
         print(context.get_help())
-
-
-JsonFile = Annotated[
-    str | None, typer.Option("--json", metavar="FILE", help="Also write the figures as JSON.")
-]
-
-
-def bases_of(base: str | None, reference_base: str | None) -> list[str]:
-    """An adapter's language models, of the target first."""
-    return [path for path in (base, reference_base) if path is not None]
 
 
 def printable(text: str) -> str:

@@ -6,7 +6,8 @@ from typing import Annotated, Any
 
 import typer
 
-from m4m_jax.cli.app import JsonFile, app
+from m4m_jax.cli.app import app
+from m4m_jax.cli.options import JsonFile
 from m4m_jax.errors import lacking
 
 bench_app = typer.Typer(

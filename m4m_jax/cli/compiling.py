@@ -6,14 +6,13 @@ from typing import Annotated
 
 import typer
 
-from m4m_jax.cli.app import JsonFile, app
+from m4m_jax.cli.app import app
+from m4m_jax.cli.options import ConfigFile, JsonFile
 
 
 @app.command("compile")
 def compile_program(
-    config: Annotated[
-        str, typer.Argument(metavar="CONFIG", help="A YAML file, such as those in configs/.")
-    ],
+    config: ConfigFile,
     topology: Annotated[
         str, typer.Option(metavar="KIND:SHAPE", help="Such as v5e:16x16, v5p:4x8x8, v6e:8x8.")
     ],

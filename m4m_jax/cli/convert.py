@@ -6,15 +6,8 @@ from typing import Annotated
 
 import typer
 
-from m4m_jax.cli.app import (
-    BasePath,
-    MaxNotes,
-    ModelDir,
-    ReferenceBase,
-    app,
-    bases_of,
-    quiet_libraries,
-)
+from m4m_jax.cli.app import app, quiet_libraries
+from m4m_jax.cli.options import BasePath, MaxNotes, ModelDir, ReferenceBase, bases_of
 
 convert_app = typer.Typer(help="Convert weights from and to PyTorch.", rich_markup_mode=None)
 app.add_typer(convert_app, name="convert")

@@ -6,11 +6,79 @@ from typing import Annotated
 
 import typer
 
-from m4m_jax.cli.app import DataDir, MaxNotes, StoppedError, app
+from m4m_jax.cli.app import StoppedError, app
+from m4m_jax.cli.options import DataDir, MaxNotes
 from m4m_jax.errors import M4MError
 
 data_app = typer.Typer(help="Build, inspect and pack data sets.", rich_markup_mode=None)
 app.add_typer(data_app, name="data")
+
+Builder = Annotated[
+    str,
+    typer.Argument(
+        metavar="NAME",
+        help="bach_chorales, nottingham, pop909_cl, rwc_pop, los_angeles, lakh or midi_folder.",
+    ),
+]
+SourceDir = Annotated[
+    str | None,
+    typer.Option(
+        metavar="DIR", help="Folder with the songs, or (not nottingham) its .zip or .tar."
+    ),
+]
+OwnName = Annotated[
+    str | None,
+    typer.Option(
+        "--name",
+        metavar="NAME",
+        help="Of a midi_folder: your own (default: default); of los_angeles: first_N; of"
+        " pop909_cl: analysis.",
+    ),
+]
+Workers = Annotated[
+    int | None, typer.Option(min=1, help="Processes that read files (default: all cores).")
+]
+TimeLimit = Annotated[float, typer.Option(min=0.1, help="Seconds that reading a file may take.")]
+Runner = Annotated[
+    str | None,
+    typer.Option(
+        metavar="RUNNER",
+        help="Build with Apache Beam: direct, dataflow, flink or spark (extra beam).",
+    ),
+]
+RunnerOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME=VALUE",
+        help="An option of Beam's, such as region=us-central1; repeatable.",
+    ),
+]
+Packable = Annotated[
+    str,
+    typer.Argument(
+        metavar="CONFIG", help="A training configuration (.yaml), or the name of a data set."
+    ),
+]
+Changes = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="KEY=VALUE", help="As for m4m train: window=192, seed=1, ..."),
+]
+TaskName = Annotated[
+    str | None,
+    typer.Option(metavar="TASK", help="The view of its songs; the same as task=TASK."),
+]
+Epochs = Annotated[
+    float | None,
+    typer.Option(help="How often each song comes up (default: 1, or as steps and batch say)."),
+]
+PackedName = Annotated[
+    str | None,
+    typer.Option(
+        "--name",
+        metavar="NAME",
+        help="Of the packed data set (default: DATA-TASK-HASH, the hash of what is in it).",
+    ),
+]
 
 
 @data_app.callback()
@@ -20,49 +88,14 @@ def _start_data() -> None:
 
 @data_app.command("build")
 def data_build(
-    name: Annotated[
-        str,
-        typer.Argument(
-            metavar="NAME",
-            help="bach_chorales, nottingham, pop909_cl, rwc_pop, los_angeles, lakh or midi_folder.",
-        ),
-    ],
-    source: Annotated[
-        str | None,
-        typer.Option(
-            metavar="DIR", help="Folder with the songs, or (not nottingham) its .zip or .tar."
-        ),
-    ] = None,
+    name: Builder,
+    source: SourceDir = None,
     data_dir: DataDir = None,
-    config: Annotated[
-        str | None,
-        typer.Option(
-            "--name",
-            metavar="NAME",
-            help="Of a midi_folder: your own (default: default); of los_angeles: first_N; of"
-            " pop909_cl: analysis.",
-        ),
-    ] = None,
-    workers: Annotated[
-        int | None, typer.Option(min=1, help="Processes that read files (default: all cores).")
-    ] = None,
-    time_limit: Annotated[
-        float, typer.Option(min=0.1, help="Seconds that reading a file may take.")
-    ] = 60.0,
-    runner: Annotated[
-        str | None,
-        typer.Option(
-            metavar="RUNNER",
-            help="Build with Apache Beam: direct, dataflow, flink or spark (extra beam).",
-        ),
-    ] = None,
-    runner_option: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME=VALUE",
-            help="An option of Beam's, such as region=us-central1; repeatable.",
-        ),
-    ] = None,
+    config: OwnName = None,
+    workers: Workers = None,
+    time_limit: TimeLimit = 60.0,
+    runner: Runner = None,
+    runner_option: RunnerOption = None,
 ) -> None:
     """Build a data set; what could not be used is listed with its reason.
 
@@ -116,33 +149,12 @@ def data_inspect(
 
 @data_app.command("pack")
 def data_pack(
-    name: Annotated[
-        str,
-        typer.Argument(
-            metavar="CONFIG", help="A training configuration (.yaml), or the name of a data set."
-        ),
-    ],
-    changes: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="KEY=VALUE", help="As for m4m train: window=192, seed=1, ..."),
-    ] = None,
-    task: Annotated[
-        str | None,
-        typer.Option(metavar="TASK", help="The view of its songs; the same as task=TASK."),
-    ] = None,
-    epochs: Annotated[
-        float | None,
-        typer.Option(help="How often each song comes up (default: 1, or as steps and batch say)."),
-    ] = None,
+    name: Packable,
+    changes: Changes = None,
+    task: TaskName = None,
+    epochs: Epochs = None,
     data_dir: DataDir = None,
-    packed: Annotated[
-        str | None,
-        typer.Option(
-            "--name",
-            metavar="NAME",
-            help="Of the packed data set (default: DATA-TASK-HASH, the hash of what is in it).",
-        ),
-    ] = None,
+    packed: PackedName = None,
 ) -> None:
     """Store the windows that a run reads, so that its hosts need not make them from songs."""
     from etils import epath

@@ -6,65 +6,69 @@ from typing import Annotated
 
 import typer
 
-from m4m_jax.cli.app import (
+from m4m_jax.cli.app import app, quiet_libraries, warn_off_grid
+from m4m_jax.cli.options import (
     BasePath,
     MidiFile,
     ReferenceBase,
-    app,
+    Seed,
+    Temperature,
+    TopK,
+    TopP,
     bases_of,
-    quiet_libraries,
-    warn_off_grid,
 )
+
+TaskName = Annotated[
+    str,
+    typer.Argument(
+        metavar="TASK",
+        help="What the model was trained for: chord-to-melody, melody-to-chord, harmonize, "
+        "drums-to-others, others-to-drums, song-to-chord, chord-to-song, analysis, "
+        "random-split, density-split, copy or continuation.",
+    ),
+]
+Writer = Annotated[
+    str, typer.Option(metavar="DIR", help="A model's or a run's directory, or PyTorch weights.")
+]
+OutFile = Annotated[
+    str, typer.Option("--out", "-o", metavar="FILE", help="The MIDI file to write.")
+]
+Reference = Annotated[
+    str | None, typer.Option(metavar="PART", help="Part that is read (default: the task's).")
+]
+Samples = Annotated[
+    int, typer.Option(min=1, help="How many; more than one are numbered OUT_1, OUT_2, ...")
+]
+Prompt = Annotated[int, typer.Option(min=0, help="Steps of the song's own target kept.")]
+Steps = Annotated[
+    int | None,
+    typer.Option(min=1, max=100_000, help="Length of the target (default: the song's)."),
+]
+Programs = Annotated[
+    str | None,
+    typer.Option(metavar="P,...", help="Instruments allowed, such as 0,24 (drums are 127)."),
+]
+Plot = Annotated[str | None, typer.Option(metavar="FILE", help="Also draw a piano roll, a PNG.")]
 
 
 @app.command()
 def generate(
-    task: Annotated[
-        str,
-        typer.Argument(
-            metavar="TASK",
-            help="What the model was trained for: chord-to-melody, melody-to-chord, harmonize, "
-            "drums-to-others, others-to-drums, song-to-chord, chord-to-song, analysis, "
-            "random-split, density-split, copy or continuation.",
-        ),
-    ],
+    task: TaskName,
     file: MidiFile,
-    model: Annotated[
-        str, typer.Option(metavar="DIR", help="A model's or a run's directory, or PyTorch weights.")
-    ],
-    out: Annotated[
-        str, typer.Option("--out", "-o", metavar="FILE", help="The MIDI file to write.")
-    ],
+    model: Writer,
+    out: OutFile,
     base: BasePath = None,
     reference_base: ReferenceBase = None,
-    reference: Annotated[
-        str | None, typer.Option(metavar="PART", help="Part that is read (default: the task's).")
-    ] = None,
-    samples: Annotated[
-        int, typer.Option(min=1, help="How many; more than one are numbered OUT_1, OUT_2, ...")
-    ] = 1,
-    seed: Annotated[int, typer.Option(min=0, help="Of the random draws.")] = 0,
-    temperature: Annotated[
-        float | None,
-        typer.Option(min=0, help="0 takes the likeliest token (default: the task's)."),
-    ] = None,
-    top_k: Annotated[int | None, typer.Option(min=1, help="Draw from the k likeliest.")] = None,
-    top_p: Annotated[
-        float | None,
-        typer.Option(min=0, max=1, help="Draw from the likeliest share (default: the task's)."),
-    ] = None,
-    prompt: Annotated[int, typer.Option(min=0, help="Steps of the song's own target kept.")] = 0,
-    steps: Annotated[
-        int | None,
-        typer.Option(min=1, max=100_000, help="Length of the target (default: the song's)."),
-    ] = None,
-    programs: Annotated[
-        str | None,
-        typer.Option(metavar="P,...", help="Instruments allowed, such as 0,24 (drums are 127)."),
-    ] = None,
-    plot: Annotated[
-        str | None, typer.Option(metavar="FILE", help="Also draw a piano roll, a PNG.")
-    ] = None,
+    reference: Reference = None,
+    samples: Samples = 1,
+    seed: Seed = 0,
+    temperature: Temperature = None,
+    top_k: TopK = None,
+    top_p: TopP = None,
+    prompt: Prompt = 0,
+    steps: Steps = None,
+    programs: Programs = None,
+    plot: Plot = None,
 ) -> None:
     """Write the target part of a task beside the reference of a song."""
     from m4m_jax.files import check_place

@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from m4m_jax.cli.app import MidiFile, app, printable, warn_off_grid
+from m4m_jax.cli.app import app, printable, warn_off_grid
+from m4m_jax.cli.options import MidiFile
 
 
 @app.command()

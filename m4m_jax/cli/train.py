@@ -7,14 +7,13 @@ from typing import Annotated
 import typer
 
 from m4m_jax import runtime
-from m4m_jax.cli.app import DataDir, app, quiet_libraries
+from m4m_jax.cli.app import app, quiet_libraries
+from m4m_jax.cli.options import ConfigFile, DataDir
 
 
 @app.command()
 def train(
-    config: Annotated[
-        str, typer.Argument(metavar="CONFIG", help="A YAML file, such as those in configs/.")
-    ],
+    config: ConfigFile,
     changes: Annotated[
         list[str] | None,
         typer.Argument(metavar="KEY=VALUE", help="preset=NAME, steps=500, optimizer.clip=1.0, ..."),
