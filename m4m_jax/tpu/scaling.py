@@ -11,7 +11,6 @@ of 8 one after another, whose gradients it adds before it sends them.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -21,7 +20,7 @@ import numpy as np
 from m4m_jax.files import atomic_path
 from m4m_jax.tpu import compile as compiling
 from m4m_jax.tpu.compile import Report
-from m4m_jax.tpu.table import Case, compile_case
+from m4m_jax.tpu.table import Case, compile_case, reporting_parser
 
 CHIPS = (8, 16, 32, 64, 128, 256)
 WINDOWS, TOTAL = (1, 2, 4, 8), 256
@@ -93,14 +92,7 @@ def plot(weak: Sequence[Step], strong: Sequence[Step], path: Path) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Compile what is missing, print the predictions and plot them."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "--reports",
-        type=Path,
-        required=True,
-        metavar="DIR",
-        help="folder of the reports; a program whose report is there is not compiled again",
-    )
+    parser = reporting_parser(__doc__)
     parser.add_argument(
         "--plot", type=Path, required=True, metavar="FILE", help="the picture to write, a PNG"
     )

@@ -116,9 +116,9 @@ def write(folder: Path, page: Path) -> None:
         temporary.write_text("\n".join([before + BEGIN, *rows(folder), END]) + after)
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Compile what is missing and write the table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def reporting_parser(about: str) -> argparse.ArgumentParser:
+    """The parser of a command that compiles programs and keeps their reports."""
+    parser = argparse.ArgumentParser(description=about.splitlines()[0])
     parser.add_argument(
         "--reports",
         type=Path,
@@ -126,6 +126,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         metavar="DIR",
         help="folder of the reports; a program whose report is there is not compiled again",
     )
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Compile what is missing and write the table."""
+    parser = reporting_parser(__doc__)
     parser.add_argument(
         "--only",
         default="",

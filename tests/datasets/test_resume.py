@@ -32,17 +32,6 @@ datasets.build("midi_folder/mine", source, data_dir, workers=int(workers), progr
 CLI = "from m4m_jax.cli import main; main()"
 
 
-@pytest.fixture
-def source(tmp_path):
-    folder = tmp_path / "source"
-    folder.mkdir()
-    for seed in range(40):
-        write_midi(song(seed), folder / f"song{seed:02}.mid")
-    shutil.copy(folder / "song03.mid", folder / "song33.mid")
-    (folder / "damaged.mid").write_bytes(b"MThd")
-    return folder
-
-
 def start(*arguments):
     command = [sys.executable, *map(os.fspath, arguments)]
     return subprocess.Popen(

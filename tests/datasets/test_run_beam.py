@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import shutil
-
 import pytest
 
 from m4m_jax import datasets
@@ -9,17 +7,6 @@ from m4m_jax.errors import M4MError
 from m4m_jax.music import write_midi
 from tests.datasets import faulty
 from tests.datasets.music import song
-
-
-@pytest.fixture
-def source(tmp_path):
-    folder = tmp_path / "source"
-    folder.mkdir()
-    for seed in range(40):
-        write_midi(song(seed), folder / f"song{seed:02}.mid")
-    shutil.copy(folder / "song03.mid", folder / "song33.mid")
-    (folder / "damaged.mid").write_bytes(b"MThd")
-    return folder
 
 
 def files_of(name, data_dir):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,11 @@ def arrays(path: Path, step: int) -> dict[str, np.ndarray]:
         names = reader.metadata(folder).item_metadata.tree
         as_numpy = {name: ocp.RestoreArgs(restore_type=np.ndarray) for name in names}
         return reader.restore(folder, args=ocp.args.PyTreeRestore(restore_args=as_numpy))
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    """The figures that a run wrote, line by line."""
+    return [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
 
 
 def folders(path: Path) -> list[int]:

@@ -13,6 +13,7 @@ from m4m_jax.data import supply
 from m4m_jax.errors import M4MError
 from m4m_jax.training.run import run
 from tests.training import band, runs
+from tests.training.runs import lines
 
 pytestmark = [
     pytest.mark.slow,
@@ -34,11 +35,6 @@ SETTINGS = {
 LABELS = [f"drums-to-others/{band.NAME}", f"copy/{band.NAME}"]
 
 
-@pytest.fixture
-def micro(monkeypatch):
-    runs.prepare(monkeypatch)
-
-
 @pytest.fixture(scope="module")
 def place(tmp_path_factory, quick_compile, shared_compilations):
     """A data set in `data`; a language model in `lm`; an adapter on it, of a mixture, in `mix`."""
@@ -54,10 +50,6 @@ def place(tmp_path_factory, quick_compile, shared_compilations):
 
 def mixed(folder, **changes):
     return runs.linked(folder / "lm", **SETTINGS | changes)
-
-
-def lines(path):
-    return [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
 
 
 def test_validation_is_by_component_and_over_all(place):

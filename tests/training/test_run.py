@@ -22,21 +22,12 @@ from m4m_jax.training import run as module
 from m4m_jax.training.directory import finished
 from m4m_jax.training.run import run
 from tests.training import runs
+from tests.training.runs import lines
 
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.usefixtures("quick_compile", "shared_compilations", "micro"),
 ]
-
-
-@pytest.fixture
-def micro(monkeypatch):
-    runs.prepare(monkeypatch)
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    return runs.build_data(tmp_path_factory.mktemp("data"))
 
 
 @pytest.fixture(scope="module")
@@ -52,10 +43,6 @@ def place(data, tmp_path_factory, quick_compile, shared_compilations):
 
 NOWHERE = "no-such-folder-of-data-sets"
 """Whoever looks for data there finds that nothing has been built."""
-
-
-def lines(path) -> list[dict]:
-    return [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
 
 
 def refused(call, *args) -> str:

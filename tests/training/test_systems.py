@@ -43,11 +43,6 @@ def micro(monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    return runs.build_data(tmp_path_factory.mktemp("data"))
-
-
-@pytest.fixture(scope="module")
 def place(data, tmp_path_factory, quick_compile, shared_compilations):
     """Two language models, `lm` and `wide`."""
     folder = tmp_path_factory.mktemp("runs")
@@ -61,8 +56,7 @@ def place(data, tmp_path_factory, quick_compile, shared_compilations):
 def learn(place, data, path, **changes) -> pretrained.Model:
     """A short run of a system on `lm`; its model as loaded."""
     result = run(runs.linked(place / "lm", **(SHORT | changes)), path, data)
-    log = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
-    nll = [line["validation_nll"] for line in log if "validation_nll" in line]
+    nll = [line["validation_nll"] for line in runs.lines(path) if "validation_nll" in line]
     assert (result.before, result.best) == (nll[0], min(nll))
     assert nll[-1] < nll[0]
     return pretrained.load(path)

@@ -44,11 +44,6 @@ BRIEF = (
 LINKS = "adapter={width: 16, heads: 2, lora_rank: 2}"
 
 
-@pytest.fixture
-def micro(monkeypatch):
-    runs.prepare(monkeypatch)
-
-
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     return band.build_band(tmp_path_factory.mktemp("band"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import socket
@@ -16,6 +15,7 @@ from tensorboardX.proto.event_pb2 import Event
 
 from m4m_jax.training.run import run
 from tests.training import runs, telling_hosts
+from tests.training.runs import lines
 
 pytestmark = [
     pytest.mark.slow,
@@ -27,16 +27,6 @@ CONSTANT = {"learning_rate": 1e-3}
 """A rate that does not depend on the number of steps, which may then change."""
 
 
-@pytest.fixture
-def micro(monkeypatch):
-    runs.prepare(monkeypatch)
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    return runs.build_data(tmp_path_factory.mktemp("data"))
-
-
 @pytest.fixture(scope="module")
 def path(data, tmp_path_factory, quick_compile, shared_compilations):
     """A finished run with a profile of two steps."""
@@ -46,10 +36,6 @@ def path(data, tmp_path_factory, quick_compile, shared_compilations):
         settings = {"steps": STEPS, "every": EVERY, "optimizer": CONSTANT}
         run(runs.config(profile="3..4", **settings), path, data)
     return path
-
-
-def lines(path) -> list[dict]:
-    return [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
 
 
 def scalars(path) -> dict[tuple[int, str], float]:
