@@ -324,9 +324,16 @@ def _of_first_component(fields: Mapping[str, Any]) -> Mapping[str, Any]:
 def load_config(
     path: epath.PathLike, overrides: Sequence[str] = (), *, baseless: bool = False
 ) -> Config:
-    """The configuration of a YAML file with `key=value` changes; M4MError where it is wrong.
+    """The configuration of a YAML file with changes.
 
-    baseless: an adapter may go without a base, on a language model of `size`.
+    Args:
+        path: the file; see `configs/`.
+        overrides: `key=value`, as on the command line of `m4m train`: keys dotted where they are
+            nested, values in YAML, `preset=NAME` for a group of changes of the file's.
+        baseless: an adapter may go without a base, on a language model of `size`.
+
+    Raises:
+        M4MError: there is no such file, or what is wrong in it or in the changes.
     """
     path = epath.Path(path)
     if not path.is_file():

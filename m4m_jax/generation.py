@@ -56,20 +56,28 @@ def generate(
 ) -> list[tuple[NoteTable, NoteTable]]:
     """Write the target of a task to a song.
 
-    task: must be one that the model was trained for; its own, or the first of several, by default.
-    name: what errors call the song. reference: the part that is read (default: as in training).
-    prompt_steps: so many steps of the song's own target part (of all of it, for a language model)
-    begin the target. steps: length of the target (default: the song's). programs: the only
-    instruments to write for (drums are 127), by default all, or those that a target `drum` or
-    `nondrum` may have; the rows written are well-formed in any case.
-    temperature, top_p: by default those of the task; a top_p of 1 leaves all tokens. The rest is as
-    in `Model.generate`.
-
     What was compressed in training is so here: of a reference with ratio r the model reads every
     r-th step; a target with ratio r is written at every r-th step, its durations r times as long.
 
-    Returns for each sample the reference (without tracks where there is none) and the target.
-    Raises M4MError where the song has no such part, or where it is not the model's task.
+    Args:
+        model: as `load` gives it.
+        song: whose part is read; its tempo and metre are the target's.
+        task: one that the model was trained for; its own, or the first of several, by default.
+        name: what errors call the song.
+        reference: the part that is read (default: as in training).
+        prompt_steps: so many steps of the song's own target part (of all of it, for a language
+            model) begin the target.
+        steps: length of the target (default: the song's).
+        programs: the only instruments to write for (drums are 127), by default all, or those that
+            a target `drum` or `nondrum` may have; the rows written are well-formed in any case.
+        temperature, top_p: by default those of the task; a top_p of 1 leaves all tokens.
+        samples, seed, top_k: as in `Model.generate`.
+
+    Returns:
+        For each sample the reference (without tracks where there is none) and the target.
+
+    Raises:
+        M4MError: the song has no such part, it is not the model's task, or as `Model.generate`.
     """
     card, vocabulary = model.card, model.system.lm.vocabulary
     ratio, steps = card.compress.target, steps or song.length
@@ -157,7 +165,16 @@ def write_samples(
 ) -> list[epath.Path]:
     """Write each reference and target as one MIDI file; several are numbered, STEM_1 and so on.
 
-    plot: also draw the first as a piano roll. Returns the paths written.
+    Args:
+        written: as `generate` gives it.
+        out: the MIDI file.
+        plot: also draw the first sample as a piano roll, a PNG of this name.
+
+    Returns:
+        The paths written.
+
+    Raises:
+        M4MError: a file cannot be written.
     """
     out, paths = epath.Path(out), []
     for number, (reference, target) in enumerate(written, start=1):

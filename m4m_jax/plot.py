@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import cycle
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,13 +20,22 @@ COLOURS = ("#4878cf", "#e1812c", "#3a923a", "#8c613c")
 
 
 def piano_roll(parts: Mapping[str, NoteTable], path: epath.PathLike, title: str = "") -> None:
-    """Draw tables above each other's time axis, a colour each, named in a legend, as PNG."""
+    """Draw the notes of tables over one time axis, each in a colour, as a PNG.
+
+    Args:
+        parts: what the legend calls each table, and the table; at least one.
+        path: the file to write, whole or not at all.
+        title: above the picture.
+
+    Raises:
+        M4MError: the file cannot be written.
+    """
     from matplotlib.figure import Figure  # heavy, and few commands draw
 
     steps = max(table.length for table in parts.values())
     figure = Figure(figsize=(min(max(steps / 16, 8), 40), 4), layout="constrained")
     axes = figure.add_subplot()
-    for colour, (name, table) in zip(COLOURS, parts.items(), strict=False):
+    for colour, (name, table) in zip(cycle(COLOURS), parts.items(), strict=False):
         draw_notes(axes, table.notes, colour, name)
     axes.set_xlim(0, steps)
     axes.set_xticks(range(0, steps + 1, 4 * STEPS_PER_QUARTER))

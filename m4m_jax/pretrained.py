@@ -45,16 +45,28 @@ FILE_SIZE = 16 * 2**20
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Model:
-    """A system and its card: what `load` gives."""
+    """What `load` gives.
+
+    Attributes:
+        system: the network, an `nnx.Module`.
+        card: what it is and what it was trained for, the contents of `model.json`.
+    """
 
     system: System
     card: Card
 
     def token_nll(self, target: np.ndarray, reference: np.ndarray | None = None) -> np.ndarray:
-        """Natural-log NLL of each target token.
+        """The negative log-likelihood of each target token, in nats.
 
-        target, reference: token rows int32 [B, T, 2N], each compressed as the model was trained
-        (`card.compress`). Returns float32 [B, T, 2N], 0 at PAD.
+        Args:
+            target: token rows int32 [B, T, 2N], compressed as in training (`card.compress`).
+            reference: token rows int32 [B, L, 2N], likewise; None for a language model.
+
+        Returns:
+            float32 [B, T, 2N], 0 at PAD.
+
+        Raises:
+            M4MError: a reference is missing, or one too many.
         """
         self._check_reference(reference)
         lm = self.system.lm
@@ -88,19 +100,25 @@ class Model:
         """Write targets to one reference, or from nothing, of any length.
 
         Windows of the trained length follow each other, the last third of one being the prompt of
-        the next.
+        the next. All rows are compressed as the model was trained (`card.compress`).
 
-        All rows are compressed as the model was trained (`card.compress`).
+        Args:
+            reference: token rows int32 [T, 2N]; None for a language model.
+            steps: rows to write, the prompt included (default: as the reference, or one window).
+            prompt: token rows int32 [P, 2N] to go on from, shorter than a window.
+            samples: how many; sample k of a seed is the same however many there are.
+            seed: of the draws.
+            max_notes: N of the written rows (default: as trained).
+            temperature: 0 takes the likeliest token.
+            top_k: draw from so many of the likeliest tokens.
+            top_p: draw from the likeliest tokens whose probabilities make up this share.
+            allowed: bool [2, V], see `sampler.well_formed`; every token is allowed by default.
 
-        reference: token rows int32 [T, 2N]; None for a language model.
-        steps: rows to write, the prompt included (default: as the reference, or one window).
-        prompt: token rows int32 [P, 2N] to go on from, shorter than a window.
-        samples: how many; sample k of a seed is the same however many there are.
-        max_notes: N of the written rows (default: as trained).
-        temperature: 0 takes the likeliest token. top_k, top_p: see `sampler.Sampling`.
-        allowed: bool [2, V], see `sampler.well_formed`; every token is allowed by default.
+        Returns:
+            Token rows int32 [samples, steps, 2N].
 
-        Returns token rows int32 [samples, steps, 2N].
+        Raises:
+            M4MError: a reference is missing, or one too many; the prompt leaves nothing to write.
         """
         self._check_reference(reference)
         width = 2 * (max_notes or self.card.max_notes)
@@ -177,7 +195,11 @@ def write_card(card: Card, path: epath.Path) -> None:
 
 
 def save(model: Model, path: epath.PathLike) -> None:
-    """Write a model directory; M4MError where something stands there already."""
+    """Write a model directory, whole or not at all; of an adapter, the adapter alone.
+
+    Raises:
+        M4MError: something stands there already.
+    """
     arrays = parameters.by_name(nnx.state(model.system, cards.saved(model.system)))
     save_arrays(arrays, model.card, path)
 
@@ -234,11 +256,15 @@ def fingerprint(lm: LM) -> str:
 def load(path: epath.PathLike, base: Bases | None = None, *, dtype=jnp.float32) -> Model:
     """Load a model directory, or weights in PyTorch's layout: `.ckpt`, `.safetensors`, PEFT folder.
 
-    base: the language model of an adapter, a directory or loaded, or the pair (of the reference, of
-    the target) of one that links two; by default what the directory names; no other file's is
-    followed. A loaded base is not changed. dtype: of the parameters and so of the arithmetic.
+    Args:
+        path: a directory or a file. Of a training run's directory the best step is loaded.
+        base: the language model of an adapter, a directory or loaded, or the pair (of the
+            reference, of the target) of one that links two; by default what the directory names,
+            while no path in a file of PyTorch's is followed. A loaded base is not changed.
+        dtype: of the parameters and so of the arithmetic.
 
-    Raises M4MError where the path is no model, is incomplete or belongs to another base.
+    Raises:
+        M4MError: the path is no model, is incomplete or damaged, or belongs to another base.
     """
     if foreign.is_foreign(path):
         return _load_foreign(path, base, dtype)

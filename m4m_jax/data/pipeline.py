@@ -299,6 +299,9 @@ def mixture(
     """Return the batches of a host, by step, of a mixture; arguments as for `dataset`, `stream`.
 
     `mixture([Component(source, task)], ...)` is `dataset(source, task, ...)`.
+
+    Raises:
+        M4MError: as `stream` and `batched`.
     """
     return batched(stream(components, **options), batch_size, host, hosts)
 
@@ -345,6 +348,16 @@ def usable_songs(
     """Find the songs of a source that windows can be taken from; see `eligibility.eligible`.
 
     What is found of a stored data set is kept beside it, where that can be written to.
+
+    Args:
+        source: the songs.
+        task: which parts are given and written.
+        names: the data set's names of parts; as for `Component`.
+        window: steps of a window.
+        pad_short: whether shorter songs can be used too.
+
+    Raises:
+        M4MError: no song can be used.
     """
     names = _names(source, names)
     return eligibility.find(source, task, names).long_enough(1 if pad_short else window)

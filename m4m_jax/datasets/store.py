@@ -104,7 +104,12 @@ class Songs:
         return (self[index] for index in range(len(self)))
 
     def song(self, index: int) -> Song:
-        """Return song number `index`, with its name and content hash."""
+        """Return song number `index`, with its name and content hash.
+
+        Raises:
+            IndexError: there is none of that number; they count from 0.
+            M4MError: the data set is damaged.
+        """
         if not 0 <= index < len(self):
             raise IndexError(f"song {index} of {len(self)}")
         return record.decode(self._records[index])
@@ -128,7 +133,11 @@ def default_data_dir() -> epath.Path:
 
 
 def build_command(name: str, source: str = "", data_dir: epath.PathLike | None = None) -> str:
-    """Return the command line that builds a data set."""
+    """Return the command line that builds a data set; arguments as for `build`.
+
+    Raises:
+        M4MError: no such data set.
+    """
     base, config = _parse(name)
     words = ["m4m", "data", "build", base]
     if base in _NEED_SOURCE or source:

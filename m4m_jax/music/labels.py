@@ -237,7 +237,7 @@ def write_lab(labels: Iterable[Label], path: epath.PathLike) -> None:
 
 
 def steps_at(table: NoteTable, seconds: np.ndarray) -> np.ndarray:
-    """Times in seconds to fractional steps by the song's tempos, float64; 120 before the first."""
+    """Times in seconds [...] to steps, float64 [...], by a song's tempos; 120 before the first."""
     starts, times, lengths = _clock(table)
     seconds = np.asarray(seconds, np.float64)
     at = np.clip(np.searchsorted(times, seconds, side="right") - 1, 0, None)
@@ -245,7 +245,7 @@ def steps_at(table: NoteTable, seconds: np.ndarray) -> np.ndarray:
 
 
 def seconds_at(table: NoteTable, steps: np.ndarray) -> np.ndarray:
-    """Steps to times in seconds, float64; the inverse of `steps_at`."""
+    """Steps [...] of a song to times in seconds, float64 [...]; the inverse of `steps_at`."""
     starts, times, lengths = _clock(table)
     steps = np.asarray(steps, np.float64)
     at = np.clip(np.searchsorted(starts, steps, side="right") - 1, 0, None)

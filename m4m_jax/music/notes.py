@@ -148,7 +148,11 @@ class NoteTable:
         return f"NoteTable({len(self.notes)} notes, {len(self.tracks)} tracks, {self.length} steps)"
 
     def replace(self, **changes: Any) -> NoteTable:
-        """The same table with some attributes changed."""
+        """The same table with some attributes changed.
+
+        Raises:
+            ValueError: They do not fit the class's description.
+        """
         return dataclasses.replace(self, **changes)
 
     @staticmethod
@@ -157,6 +161,9 @@ class NoteTable:
 
         Track numbers of later tables move up; tempo and metre are the first table's, the length is
         the greatest.
+
+        Raises:
+            ValueError: There are no tables.
         """
         if not tables:
             raise ValueError("no tables to put side by side")

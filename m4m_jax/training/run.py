@@ -42,7 +42,10 @@ from m4m_jax.training.telling import own, tells
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """A finished run: its directory, and the validation NLL before training and at its best."""
+    """A finished run: its directory, and the validation NLL before training and at its best.
+
+    The NLL is in nats a target token.
+    """
 
     path: epath.Path
     before: float
@@ -59,8 +62,21 @@ def run(
 ) -> Result:
     """Train by a configuration in the directory `path`, or go on where a run there stopped.
 
-    all_hosts: whether all hosts write their figures, in files of their own, or only the first.
-    stop: what tells the run to save and to end before its time; then it raises `Preempted`.
+    Args:
+        config: what to train, on what and how; see `load_config`.
+        path: the run's directory, which becomes a model directory for `load`.
+        data_dir: where data sets live; TFDS's default when `None`.
+        all_hosts: whether all hosts write their figures, in files of their own, or only the first.
+        stop: what tells the run to save and to end before its time.
+
+    Returns:
+        The directory, and the validation NLL in nats a token before training and at its best. Of a
+        run that had been finished before, this is all that is done.
+
+    Raises:
+        M4MError: the configuration does not fit the devices, its base, its data or the run that is
+            there; a loss is not finite; a checkpoint cannot be written.
+        Preempted: `stop` told it to end, and what it has done is saved.
     """
     stop = stop or Preemption()
     path, mesh = epath.Path(path), sharding.make_mesh(config.mesh)
