@@ -35,6 +35,7 @@ from m4m_jax.models import parameters
 from m4m_jax.models.card import Base, Card
 from m4m_jax.models.lm import LM
 from m4m_jax.models.system import System
+from m4m_jax.quiet import quiet_absl
 from m4m_jax.sampling import sampler, songs
 
 CARD = "model.json"
@@ -365,9 +366,9 @@ def _restore(path: epath.Path, state: nnx.State) -> dict[str, Any]:
     }
     mirror = None if in_reach(path) else Mirror(path)
     folder = path if mirror is None else mirror.near
-    where = path
+    where, options = path, {"read_only": True, "create": False, "save_interval_steps": 0}
     try:
-        with step_manager(folder, read_only=True, create=False, save_interval_steps=0) as manager:
+        with quiet_absl(), step_manager(folder, **options) as manager:
             best = manager.best_step()
             step = manager.latest_step() if best is None else best
             if step is None:

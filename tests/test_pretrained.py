@@ -7,6 +7,7 @@ import shutil
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from absl import logging
 from flax import nnx
 
 from m4m_jax import pretrained
@@ -75,6 +76,18 @@ def test_what_is_saved_is_loaded(place):
     linked = pretrained.load(place / "cross")
     same(linked, Model(small_cross(), linked.card))
     assert linked.card.base.path == "../lm"
+
+
+def test_loading_says_nothing(place, caplog):
+    """Orbax would warn that it only reads."""
+    before = logging.get_verbosity()
+    logging.set_verbosity(logging.WARNING)
+    try:
+        pretrained.load(place / "lm")
+        assert logging.get_verbosity() == logging.WARNING
+    finally:
+        logging.set_verbosity(before)
+    assert caplog.text == ""
 
 
 def test_an_adapter_directory_holds_the_adapter_alone(place):

@@ -31,6 +31,7 @@ from m4m_jax.datasets.records import (
 from m4m_jax.datasets.run_local import run_local
 from m4m_jax.errors import M4MError, lacking
 from m4m_jax.music.notes import NoteTable
+from m4m_jax.quiet import quiet_absl
 
 NAMES = (
     *("bach_chorales", "nottingham", "midi_folder"),
@@ -350,13 +351,7 @@ def _refuse_other_source(name: str, source: str, root: epath.Path) -> None:
 def _quiet() -> Iterator[None]:
     """Keep TFDS's own progress bars, prints and warnings off the console."""
     import tensorflow_datasets as tfds
-    from absl import logging
 
     tfds.disable_progress_bar()
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity(logging.ERROR)
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):
-            yield
-    finally:
-        logging.set_verbosity(verbosity)
+    with quiet_absl(), contextlib.redirect_stdout(io.StringIO()):
+        yield
