@@ -107,7 +107,7 @@ def _checked(config: Config, path: epath.Path, mesh: Mesh) -> tuple[list[Model],
             f"a batch of {config.batch} does not divide into {parts} parts "
             f"({config.accumulate} to accumulate on {sharding.shards(mesh)} devices)"
         )
-    sharding.host_shards(mesh, jax.process_count())
+    sharding.host_part(mesh, jax.process_index())
     check_folder(path)
     check_reach(path)
     bases = load_bases(config)
