@@ -8,6 +8,7 @@ import numpy as np
 from etils import epath
 
 from m4m_jax.errors import M4MError
+from m4m_jax.models.card import Card
 from m4m_jax.music.compression import compress_rows, stretch
 from m4m_jax.music.inspect import select_notes
 from m4m_jax.music.instruments import checked_program
@@ -90,20 +91,14 @@ def generate(
             " the model writes as one"
         )
 
-    def tokens(part: NoteTable, ratio: int) -> np.ndarray:
-        rows = to_rows(part.notes, song.length, card.max_notes, dedup=card.dedup)
-        return to_tokens(compress_rows(rows, ratio), vocabulary)
-
-    given = song.replace(notes=song.notes[:0], tracks=())
+    given, heard, prompt = _given(song, card, reference, name), None, None
     if card.reference is not None:
-        given = select_notes(song, reference or card.reference, name, names=card.parts)
-        _check_heard(given, reference or card.reference, card.compress.reference, name)
-    prompt = None
+        heard = _tokens(given, card, card.compress.reference, vocabulary)
     if prompt_steps:
         part = select_notes(song, card.target, name, names=card.parts)
-        prompt = tokens(part, ratio)[: prompt_steps // ratio]
+        prompt = _tokens(part, card, ratio, vocabulary)[: prompt_steps // ratio]
     written = model.generate(
-        None if card.reference is None else tokens(given, card.compress.reference),
+        heard,
         steps=-(-steps // ratio),
         prompt=prompt,
         samples=samples,
@@ -120,20 +115,32 @@ def generate(
     ]
 
 
+def _given(song: NoteTable, card: Card, reference: str | None, name: str) -> NoteTable:
+    """The part of a song that a model reads, without tracks where it reads none."""
+    if card.reference is None:
+        return song.replace(notes=song.notes[:0], tracks=())
+    part, ratio = reference or card.reference, card.compress.reference
+    given = select_notes(song, part, name, names=card.parts)
+    if not (given.notes[:, STEP] % ratio == 0).any():
+        raise M4MError(
+            f"{name}: the model reads only steps that are multiples of {ratio}, and no note of the"
+            f" part {part!r} starts on one"
+        )
+    return given
+
+
+def _tokens(part: NoteTable, card: Card, ratio: int, vocabulary: Vocabulary) -> np.ndarray:
+    """Token rows int32 [T / ratio, 2N] of a part, as a model takes them."""
+    rows = to_rows(part.notes, part.length, card.max_notes, dedup=card.dedup)
+    return to_tokens(compress_rows(rows, ratio), vocabulary)
+
+
 def without_silent_tracks(table: NoteTable) -> NoteTable:
     """The table with only those tracks that have notes, numbered anew."""
     used, track = np.unique(table.notes[:, TRACK], return_inverse=True)
     notes = table.notes.copy()
     notes[:, TRACK] = track
     return table.replace(notes=notes, tracks=tuple(table.tracks[k] for k in used))
-
-
-def _check_heard(given: NoteTable, part: str, ratio: int, name: str) -> None:
-    if not (given.notes[:, STEP] % ratio == 0).any():
-        raise M4MError(
-            f"{name}: the model reads only steps that are multiples of {ratio}, and no note of the"
-            f" part {part!r} starts on one"
-        )
 
 
 def check_task(trained: Sequence[str], wanted: str | None) -> None:

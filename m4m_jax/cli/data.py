@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from m4m_jax.cli.app import StoppedError, app
 from m4m_jax.cli.options import DataDir, MaxNotes
 from m4m_jax.errors import M4MError
+
+if TYPE_CHECKING:
+    from m4m_jax.config import Config
 
 data_app = typer.Typer(help="Build, inspect and pack data sets.", rich_markup_mode=None)
 app.add_typer(data_app, name="data")
@@ -159,7 +162,6 @@ def data_pack(
     """Store the windows that a run reads, so that its hosts need not make them from songs."""
     from etils import epath
 
-    from m4m_jax.config import change_config, load_config
     from m4m_jax.data.supply import pack, pack_name, told
     from m4m_jax.datasets.store import default_data_dir
     from m4m_jax.progress import progress_bar
@@ -167,16 +169,9 @@ def data_pack(
     if epochs is not None and epochs <= 0:
         raise M4MError(f"--epochs {epochs:g}: songs come up at least a part of once; give more")
     given = list(changes or ())
-    if task is not None:
-        if any(text.startswith("task=") for text in given):
-            raise M4MError(f"--task {task} and task=... say the same thing; give one of them")
-        given.append(f"task={task}")
-    if name.endswith((".yaml", ".yml")):
-        config = load_config(name, given)
-    else:
-        config = change_config({"data": name}, given, name)
-        if epochs is None and not any(text.startswith("steps=") for text in given):
-            epochs = 1.0
+    config = _config_of(name, given, task)
+    if epochs is None and not (_is_file(name) or _gives("steps", given)):
+        epochs = 1.0
     root = default_data_dir() if data_dir is None else epath.Path(data_dir)
     called = packed or pack_name(config, epochs)
     with progress_bar("packing windows") as progress:
@@ -190,3 +185,24 @@ def data_pack(
     print("\n".join(about.summary))
     print(told(config, about.windows))
     print(about.directory)
+
+
+def _config_of(name: str, changes: list[str], task: str | None) -> Config:
+    """The configuration of a file, or of a data set for a task."""
+    from m4m_jax.config import change_config, load_config
+
+    if task is not None:
+        if _gives("task", changes):
+            raise M4MError(f"--task {task} and task=... say the same thing; give one of them")
+        changes = [*changes, f"task={task}"]
+    if _is_file(name):
+        return load_config(name, changes)
+    return change_config({"data": name}, changes, name)
+
+
+def _is_file(name: str) -> bool:
+    return name.endswith((".yaml", ".yml"))
+
+
+def _gives(key: str, changes: list[str]) -> bool:
+    return any(text.startswith(f"{key}=") for text in changes)
