@@ -13,6 +13,14 @@ from m4m_jax.mirror import copy_tree
 from m4m_jax.training.state import TrainState
 
 
+def still_to_come(steps: range, done: int) -> range:
+    """Those of some steps that come after step `done`; says so on the console where none does."""
+    left = range(max(steps.start, done + 1), steps.stop)
+    if steps and not left:
+        print(f"no profile: step {steps[-1]} is done before", flush=True)
+    return left
+
+
 class Profile:
     """Traces steps of a run by JAX's profiler, and writes what it saw into a folder.
 
@@ -21,9 +29,7 @@ class Profile:
 
     def __init__(self, path: epath.Path, steps: range, done: int):
         self.path, self.tracing = path, False
-        self.steps = range(max(steps.start, done + 1), steps.stop)
-        if not self.steps:
-            print(f"no profile: step {steps[-1]} is done before", flush=True)
+        self.steps = still_to_come(steps, done)
         self._start_before(done + 1)
 
     def _start_before(self, step: int) -> None:

@@ -33,7 +33,7 @@ from m4m_jax.training.hooks import read_figures
 from m4m_jax.training.loop import Hook, train
 from m4m_jax.training.optim import Schedule
 from m4m_jax.training.preemption import Preemption
-from m4m_jax.training.profiling import Profile
+from m4m_jax.training.profiling import Profile, still_to_come
 from m4m_jax.training.rates import Rates
 from m4m_jax.training.state import TrainState, init_state, save_memory, split
 from m4m_jax.training.step import make_evaluation, make_step
@@ -83,6 +83,7 @@ def run(
     bases, card = _checked(config, path, mesh)
     if (last := hosts.on_first(lambda: finished(path, config.steps))) is not None:
         _announce(config, last, done=True)
+        still_to_come(config.profiled, last)
         return _result(path, read_figures(path / FIGURES))
     check_there(config, data_dir)
     system = new_system(card, bases, config.seed)
