@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -69,7 +70,7 @@ def verify(
     bases, task, max_notes: as for `commands.to_flax`. midi: the piece (default: one from here), of
     which the first `steps` steps are read.
     """
-    import_torch()
+    _import_build()
     song, name = (ode_to_joy(), "the piece") if midi is None else (read_midi(midi), str(midi))
     file = foreign.open_weights(path)
     models = [pretrained.load(base) for base in bases]
@@ -114,6 +115,16 @@ def token_rows(
     return target, tokens(card.reference, card.compress.reference)
 
 
+def _import_build() -> Callable[..., Any]:
+    """What builds a system in PyTorch; M4MError where a package that it needs is not installed."""
+    import_torch()
+    try:
+        from m4m_jax.bench.torch_checkpoints import build
+    except ImportError as error:
+        raise lacking(f"the PyTorch build needs {error.name}", "convert") from error
+    return build
+
+
 def _pytorch_nll(
     card: Card,
     tensors: Mapping[str, np.ndarray],
@@ -121,16 +132,12 @@ def _pytorch_nll(
     target: np.ndarray,
     reference: np.ndarray | None,
 ) -> np.ndarray:
-    torch = import_torch()
-    try:
-        from m4m_jax.bench import torch_checkpoints
-    except ImportError as error:
-        raise lacking(f"the PyTorch build needs {error.name}", "convert") from error
+    torch, build = import_torch(), _import_build()
     lm = None
     for base in bases:
         lm_card, lm_tensors = commands.torch_tensors(base)
-        lm = torch_checkpoints.build(lm_card, lm_tensors)
-    system = torch_checkpoints.build(card, tensors, lm)
+        lm = build(lm_card, lm_tensors)
+    system = build(card, tensors, lm)
     rows = [None if x is None else torch.from_numpy(x) for x in (target, reference)]
     with torch.no_grad():
         return system.token_nll(*rows).numpy()

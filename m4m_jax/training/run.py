@@ -137,12 +137,13 @@ def _train(
     stop.tells(checkpoints)
     state, unfinished = _resume(checkpoints, state, batches)
     resumed = int(state.step)
+    done = resumed - (unfinished is not None)  # the last step after which nothing is left to do
 
     def validate(params: Any) -> dict[str, float] | None:
         return held_out.nll(lambda batch: evaluate(params, batch), stop.passed)
 
-    log = _figures(path, resumed - (unfinished is not None), all_hosts)
-    _announce(config, resumed, done=resumed - (unfinished is not None) >= config.steps)
+    log = _figures(path, done, all_hosts)
+    _announce(config, resumed, done=done >= config.steps)
     if not resumed:
         log.write(0, validate(state.params) or {})
     elif resumed < config.steps:

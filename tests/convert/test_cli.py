@@ -6,12 +6,14 @@ import contextlib
 import io
 import json
 import re
+import sys
 
 import pytest
 import torch
 
 from m4m_jax.bench.torch_lm import Size
 from m4m_jax.cli import _run
+from m4m_jax.errors import M4MError
 from m4m_jax.music import write_midi
 from tests.compiling import quick_compile as quick_compile
 from tests.convert import systems
@@ -109,6 +111,14 @@ def test_verify(place):
     write_midi(song(0), place / "song.mid")
     status, _, err = m4m("convert", "verify", "base.ckpt", "--midi", "song.mid", "--steps", "8")
     assert (status, err) == (0, "")
+
+
+def test_verify_says_first_what_is_not_installed(tmp_path, monkeypatch):
+    from m4m_jax.convert import verify
+
+    monkeypatch.setitem(sys.modules, "m4m_jax.bench.torch_checkpoints", None)
+    with pytest.raises(M4MError, match=r"the PyTorch build needs .*pip install -e '\.\[convert\]'"):
+        verify.verify(tmp_path / "no-such-file.ckpt")
 
 
 def test_verify_tells_a_disagreement(place, monkeypatch):
