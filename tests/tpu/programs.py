@@ -2,7 +2,7 @@
 
 Prints a line of JSON for each: a product, the same in a loop, attention-like batched products, a
 gradient that is summed over devices, one kept in parts, a copy, what is told of a program that
-does not fit, and what is sent between slices.
+does not fit, what is sent between slices, and what hosts of a pod read.
 """
 
 from __future__ import annotations
@@ -100,11 +100,19 @@ def over_slices() -> dict[str, Any]:
     return {"collectives": report.collectives, "network": report.roofline["network"]}
 
 
+def parts(**mesh: int) -> list[sharding.Part]:
+    """What each host of a pod of 16 hosts with 4 chips each reads of a batch."""
+    placed = sharding.make_mesh(mesh, compiling.devices(compiling.Target("v5e:8x8")))
+    return [sharding.host_part(placed, host) for host in range(16)]
+
+
 def main() -> None:
     devices = compiling.devices(TARGET)
     large = too_large(devices)
     print(json.dumps({"name": "large", "told": [*compiling.lines(large, TARGET)]}), flush=True)
     print(json.dumps({"name": "slices", **over_slices()}), flush=True)
+    hosts = [parts(data=-1), parts(data=-1, tensor=4), parts(tensor=4, fsdp=16)]
+    print(json.dumps({"name": "hosts", "parts": hosts}), flush=True)
     for name, function, arguments, result in programs(sharding.make_mesh({"data": 4}, devices)):
         sizes = {"parts": {"data": 2, "fsdp": 2}, "narrowed": {"fsdp": 4}}.get(name, {"data": 4})
         mesh = sharding.make_mesh(sizes, devices)

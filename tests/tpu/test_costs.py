@@ -116,6 +116,17 @@ ENTRY %main (p: bf16[64,128]) -> bf16[16,128] {
     assert costs.count(text).bytes == 16 * 128 * 2
 
 
+def test_hosts_of_a_pod_read_what_their_chips_hold(counted):
+    """A host has a square of chips, and a shard over four chips in a row lies on two hosts."""
+    for hosts, readers in zip(counted["hosts"]["parts"], (1, 2, 2), strict=True):
+        numbers = [number for number, _, _ in hosts]
+        assert sorted(numbers) == sorted([*range(16 // readers)] * readers)
+        shards = 64 if readers == 1 else 16
+        assert {(parts, held) for _, parts, held in hosts} == {
+            (16 // readers, shards * readers // 16)
+        }
+
+
 def test_of_a_program_that_does_not_fit_is_told_by_how_much(counted):
     assert counted["large"]["told"][-1] == (
         "does not fit: 8.25 GiB more than the device has of 15.75 GiB"
