@@ -6,7 +6,6 @@ turns, and arrays that lie in the chip itself are no traffic.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -16,6 +15,7 @@ from m4m_jax.tpu.hlo import (
     arrays,
     between_slices,
     first_group,
+    held,
     parse,
     size,
 )
@@ -148,26 +148,26 @@ def _moved(inside: Computation, i: Instruction) -> int:
     if i.opcode in _FREE or i.opcode.endswith(("-done", "-update")):
         return 0
     if i.opcode in ("copy-start", "send", "recv"):  # between HBM and the chip, or the host
-        return size(i.shape, hbm=True)
+        return held(i.shape)
     if i.opcode == "slice-start":  # the same of a slice: ((whole), slice, a handle)
-        (*_, from_hbm), (width, dims, to_hbm), _ = arrays(i.shape)
-        return width * math.prod(dims) * (from_hbm + to_hbm)
+        whole, part, _ = arrays(i.shape)
+        return part.held * (whole.hbm + part.hbm)
     if i.opcode in ("dynamic-slice", "gather", "slice"):
-        return 2 * size(i.shape, hbm=True)
+        return 2 * held(i.shape)
     if i.opcode == "dynamic-update-slice":
-        return 2 * size(inside.lines[i.operands[1]].shape, hbm=True)
-    return sum(size(shape, hbm=True) for shape in (i.shape, *inside.shapes(i.operands)))
+        return 2 * held(inside.lines[i.operands[1]].shape)
+    return sum(held(shape) for shape in (i.shape, *inside.shapes(i.operands)))
 
 
 def _fused(outside: Computation, i: Instruction, inside: Computation) -> int:
     """Bytes that a fusion reads and writes; of what it only takes slices of, the slices."""
     lines = inside.lines.values()
     parameters = {int(p.attributes): p.name for p in lines if p.opcode == "parameter"}
-    root, total = inside.lines[inside.root], size(i.shape, hbm=True)
+    root, total = inside.lines[inside.root], held(i.shape)
     if root.opcode == "dynamic-update-slice":
         total = min(total, size(inside.lines[root.operands[1]].shape))
     for place, shape in enumerate(outside.shapes(i.operands)):
-        whole = size(shape, hbm=True)
+        whole = held(shape)
         users = [u for u in lines if parameters[place] in u.operands]
         if users and all(u.opcode in ("dynamic-slice", "gather") for u in users):
             whole = min(whole, sum(size(u.shape) for u in users))

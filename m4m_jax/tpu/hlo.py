@@ -88,27 +88,60 @@ def _closing(text: str) -> int:
     return len(text)
 
 
-def arrays(shape: str) -> Iterator[tuple[int, tuple[int, ...], bool]]:
-    """(bytes an element, dimensions, whether in HBM) of each array of a shape.
+class Array(NamedTuple):
+    """An array of a shape.
 
-    Arrays of another memory space, such as `S(1)` in the layout, lie in the chip itself.
+    width: bytes an element. dims: its dimensions. held: bytes that it takes, in whole tiles.
+    hbm: whether it lies in HBM; those of another memory space, such as `S(1)` in the layout, lie in
+    the chip itself.
     """
-    for kind, dims, layout in _ARRAY.findall(shape):
+
+    width: int
+    dims: tuple[int, ...]
+    held: int
+    hbm: bool
+
+
+def arrays(shape: str) -> Iterator[Array]:
+    """The arrays of a shape."""
+    for kind, told, layout in _ARRAY.findall(shape):
         if kind == "token":
             continue
         bits = re.search(r"\d+", kind)
         width = 1 if bits is None else max(int(bits[0]), 8) // 8
-        yield width, tuple(int(d) for d in dims.split(",") if d), "S(" not in layout
+        dims = tuple(_numbers(told))
+        yield Array(width, dims, width * _tiled(dims, layout), "S(" not in layout)
+
+
+def _numbers(text: str) -> list[int]:
+    return [int(n) for n in text.split(",") if n]
+
+
+def _tiled(dims: tuple[int, ...], layout: str) -> int:
+    """Elements of an array in whole tiles, such as T(8,128), of its dimensions of least stride."""
+    order = re.match(r"\{([\d,]+)", layout)
+    tile = re.search(r"T\(([\d,]+)\)", layout)
+    if order is None or tile is None:
+        return math.prod(dims)
+    sizes = [dims[axis] for axis in _numbers(order[1])]
+    for place, step in enumerate(reversed(_numbers(tile[1])[-len(sizes) :])):
+        sizes[place] += -sizes[place] % step
+    return math.prod(sizes)
 
 
 def dimensions(shape: str) -> tuple[int, ...]:
     """Of the first array of a shape."""
-    return next(arrays(shape))[1]
+    return next(arrays(shape)).dims
 
 
-def size(shape: str, *, hbm: bool = False) -> int:
-    """Bytes of a shape; of the arrays in HBM alone where `hbm`."""
-    return sum(w * math.prod(d) for w, d, there in arrays(shape) if there or not hbm)
+def size(shape: str) -> int:
+    """Bytes of what a shape holds."""
+    return sum(a.width * math.prod(a.dims) for a in arrays(shape))
+
+
+def held(shape: str) -> int:
+    """Bytes that the arrays of a shape take in HBM."""
+    return sum(a.held for a in arrays(shape) if a.hbm)
 
 
 def first_group(attributes: str) -> list[int]:

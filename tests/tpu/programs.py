@@ -22,7 +22,7 @@ from jax.sharding import NamedSharding, PartitionSpec  # noqa: E402
 
 from m4m_jax.flops import matmul_flops  # noqa: E402
 from m4m_jax.models import placement  # noqa: E402
-from m4m_jax.tpu import costs  # noqa: E402
+from m4m_jax.tpu import costs, hlo  # noqa: E402
 from m4m_jax.tpu.programs import Program  # noqa: E402
 from m4m_jax.training import sharding  # noqa: E402
 from m4m_jax.training.step import on_mesh  # noqa: E402
@@ -106,6 +106,13 @@ def parts(**mesh: int) -> list[sharding.Part]:
     return [sharding.host_part(placed, host) for host in range(16)]
 
 
+def held(text: str) -> int:
+    """Bytes that a program's arguments take."""
+    computations, entry = hlo.parse(text)
+    lines = computations[entry].lines.values()
+    return sum(hlo.held(i.shape) for i in lines if i.opcode == "parameter")
+
+
 def main() -> None:
     devices = compiling.devices(TARGET)
     large = too_large(devices)
@@ -119,13 +126,16 @@ def main() -> None:
         ((_, function, arguments, result),) = (p for p in programs(mesh) if p[0] == name)
         where = None if result is None else NamedSharding(mesh, result)
         compiled = jax.jit(function, out_shardings=where).lower(*arguments).compile()
-        cost = costs.count(compiled.as_text(), compiling.groups(mesh))
+        text = compiled.as_text()
+        cost = costs.count(text, compiling.groups(mesh))
         line = {
             "name": name,
             "flops": cost.flops,
             "traced": matmul_flops(jax.make_jaxpr(function)(*arguments)),
             "xla": compiled.cost_analysis().get("flops"),
             "bytes": cost.bytes,
+            "held": held(text),
+            "xla held": compiled.memory_analysis().argument_size_in_bytes,
             "sent": [[c.kind, c.bytes, c.devices, c.share, c.slices] for c in cost.collectives],
         }
         print(json.dumps(line), flush=True)

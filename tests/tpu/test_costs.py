@@ -102,7 +102,25 @@ def test_groups_are_read_in_each_of_their_forms(text, members):
 def test_arrays_in_the_chip_are_no_traffic():
     shape = "(bf16[8,128]{1,0:T(8,128)(2,1)S(1)}, f32[8]{0:T(128)}, pred[4]{0})"
     assert hlo.size(shape) == 8 * 128 * 2 + 32 + 4
-    assert hlo.size(shape, hbm=True) == 32 + 4
+    assert hlo.held(shape) == 4 * 128 + 4
+
+
+@pytest.mark.parametrize(
+    ("shape", "elements"),
+    [
+        ("f32[3,8,160]{2,1,0:T(8,128)}", 3 * 8 * 256),
+        ("f32[3,8,160]{0,2,1:T(8,128)}", 8 * 160 * 128),
+        ("f32[33,8,256]{2,0,1:T(8,128)}", 8 * 40 * 256),
+        ("f32[100]{0:T(1024)}", 1024),
+        ("f32[]", 1),
+    ],
+)
+def test_arrays_take_whole_tiles(shape, elements):
+    assert hlo.held(shape) == 4 * elements
+
+
+def test_programs_hold_what_xla_says(counted):
+    assert counted["batched"]["held"] == counted["batched"]["xla held"]
 
 
 def test_of_a_slice_that_is_fetched_the_slice_is_traffic():
