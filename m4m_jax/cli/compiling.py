@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from typing import Annotated
 
 import typer
@@ -30,10 +32,6 @@ def compile_program(
     sample: Annotated[
         bool, typer.Option("--sample", help="The sampler instead of the training step.")
     ] = False,
-    quick: Annotated[
-        bool,
-        typer.Option("--quick", help="Compile with less effort, sooner; memory comes out larger."),
-    ] = False,
     json_file: JsonFile = None,
 ) -> None:
     """Compile a training step for TPUs without one, and say what it needs (extra tpu)."""
@@ -42,7 +40,7 @@ def compile_program(
     from m4m_jax.tpu import compile as compiling
 
     settings = load_config(config, changes or (), baseless=True)
-    target = compiling.Target(topology, slices, quick)
+    target = compiling.Target(topology, slices)
     if json_file is not None:
         check_place(json_file)
     compiling.environment()
@@ -53,3 +51,5 @@ def compile_program(
     print("\n".join(compiling.lines(report, target)))
     if json_file is not None:
         compiling.write(report, json_file)
+    sys.stdout.flush()
+    os._exit(0)  # a thread may be busy with machine code, which nobody waits for

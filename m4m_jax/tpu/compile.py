@@ -18,6 +18,7 @@ from m4m_jax.errors import M4MError, lacking
 from m4m_jax.files import atomic_path
 from m4m_jax.runtime import NO_TPU
 from m4m_jax.tpu import chips, costs
+from m4m_jax.tpu.plan import Plan, plan
 
 ENVIRONMENT = {
     "JAX_PLATFORMS": "cpu",
@@ -27,21 +28,13 @@ ENVIRONMENT = {
 }
 """What libtpu and JAX must be told on a host that has no TPU, before they are loaded."""
 
-QUICK = {"exec_time_optimization_effort": -1.0}
-"""XLA's option to compile with least effort."""
-
 
 @dataclasses.dataclass(frozen=True)
 class Target:
-    """What to compile for: a topology such as `v5e:16x16`, and how many such slices.
-
-    quick: compile with XLA's least effort, several times sooner. Arithmetic is the same; memory and
-    its traffic are more than what a program takes that is compiled to be run.
-    """
+    """What to compile for: a topology such as `v5e:16x16`, and how many such slices."""
 
     topology: str
     slices: int = 1
-    quick: bool = False
 
     @property
     def tpu(self) -> chips.TPU:
@@ -69,7 +62,7 @@ class Report:
         collectives: bytes that a device sends, by kind.
         roofline: the least times, in arithmetic, in memory, in networks; none where it does not
             fit.
-        compile_seconds: how long it took.
+        plan_seconds: how long XLA took for it.
     """
 
     told: str
@@ -85,7 +78,7 @@ class Report:
     hbm: float = 0.0
     collectives: dict[str, float] = dataclasses.field(default_factory=dict)
     roofline: dict[str, float] = dataclasses.field(default_factory=dict)
-    compile_seconds: float = 0.0
+    plan_seconds: float = 0.0
 
     @property
     def fits(self) -> bool:
@@ -151,7 +144,7 @@ def compile_sampling(config: Config, target: Target, sequences: int) -> Report:
 
 
 def report(program: Any, mesh: Any, target: Target) -> Report:
-    """Compile a `programs.Program` and count what it costs a device of the mesh."""
+    """Plan a `programs.Program` and count what it costs a device of the mesh."""
     about = {
         "told": program.told,
         "turn": program.turn,
@@ -164,42 +157,37 @@ def report(program: Any, mesh: Any, target: Target) -> Report:
     }
     began = time.monotonic()
     try:
-        compiled = program.lowered.compile(QUICK if target.quick else None)
+        planned = plan(program.lowered)
     except Exception as error:
         if (room := _room(str(error))) is None:
             raise
         needed, about["capacity"] = room
         return Report(memory={**program.sizes, "peak": needed}, **about)
     seconds = time.monotonic() - began
-    cost = costs.count(compiled.as_text(), groups(mesh), program.turns)
+    cost = costs.count(planned.text, groups(mesh), program.turns)
     sent: dict[str, float] = defaultdict(float)
     for collective in cost.collectives:
         sent[collective.kind + (" between slices" if collective.slices else "")] += collective.bytes
     if not about["useful"]:
         about["useful"] = cost.flops
     return Report(
-        memory=_memory(compiled.memory_analysis(), program.sizes),
+        memory=_memory(planned, program.sizes),
         flops=cost.flops,
         hbm=cost.bytes,
         collectives=dict(sent),
         roofline=chips.roofline(cost, target.tpu)._asdict(),
-        compile_seconds=seconds,
+        plan_seconds=seconds,
         **about,
     )
 
 
-def _memory(stats: Any, sizes: dict[str, int]) -> dict[str, int]:
+def _memory(planned: Plan, sizes: dict[str, int]) -> dict[str, int]:
     """Bytes by kind: the arguments', and what the program needs beside them."""
-    results = stats.output_size_in_bytes - stats.alias_size_in_bytes
     return {
         **sizes,
-        "activations": stats.temp_size_in_bytes,
-        "results": results,
-        "program": stats.generated_code_size_in_bytes,
-        "peak": stats.argument_size_in_bytes
-        + results
-        + stats.temp_size_in_bytes
-        + stats.generated_code_size_in_bytes,
+        "activations": planned.temporary,
+        "results": planned.results,
+        "peak": planned.arguments + planned.results + planned.temporary,
     }
 
 
@@ -257,7 +245,7 @@ def lines(report: Report, target: Target) -> Iterator[str]:
         yield f"does not fit: {-spare:.2f} GiB more than the device has {room}"
         return
     yield f"fits: {spare:.2f} GiB to spare {room}"
-    yield f"a {report.turn} of a device (compiled in {report.compile_seconds:.0f} s)"
+    yield f"a {report.turn} of a device (planned in {report.plan_seconds:.0f} s)"
     yield f"  {report.flops / 1e12:.3f} TFLOP in matrix products, {report.useful / 1e12:.3f} useful"
     yield f"  {report.hbm / 1e9:.2f} GB to and from memory"
     for kind, sent in report.collectives.items():

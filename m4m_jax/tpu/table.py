@@ -45,7 +45,7 @@ class Case(NamedTuple):
 
     def command(self, out: Path) -> list[str]:
         """The command that compiles it, after `m4m`."""
-        given = [*self.changes, "--per-device-batch", str(self.windows), "--quick"]
+        given = [*self.changes, "--per-device-batch", str(self.windows)]
         return [
             *("compile", f"configs/{self.config}.yaml", *given),
             *("--topology", self.topology, "--json", str(out)),

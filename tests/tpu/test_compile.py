@@ -48,7 +48,7 @@ def test_a_training_step_is_compiled_for_a_pod_of_tpus(tmp_path):
     out = tmp_path / "report.json"
     done = m4m(
         *("compile", "configs/nottingham_lm.yaml", "preset=small", "--topology", "v5e:2x4"),
-        *("--per-device-batch", "1", "--quick", "--json", str(out)),
+        *("--per-device-batch", "1", "--json", str(out)),
     )
     assert done.returncode == 0, done.stderr[-2000:]
     assert "fits: " in done.stdout
