@@ -23,6 +23,7 @@ from jax.sharding import NamedSharding, PartitionSpec  # noqa: E402
 from m4m_jax.flops import matmul_flops  # noqa: E402
 from m4m_jax.models import placement  # noqa: E402
 from m4m_jax.tpu import costs, hlo  # noqa: E402
+from m4m_jax.tpu.plan import plan  # noqa: E402
 from m4m_jax.tpu.programs import Program  # noqa: E402
 from m4m_jax.training import sharding  # noqa: E402
 from m4m_jax.training.step import on_mesh  # noqa: E402
@@ -125,17 +126,19 @@ def main() -> None:
         mesh = sharding.make_mesh(sizes, devices)
         ((_, function, arguments, result),) = (p for p in programs(mesh) if p[0] == name)
         where = None if result is None else NamedSharding(mesh, result)
-        compiled = jax.jit(function, out_shardings=where).lower(*arguments).compile()
-        text = compiled.as_text()
-        cost = costs.count(text, compiling.groups(mesh))
+        lowered = jax.jit(function, out_shardings=where).lower(*arguments)
+        planned, compiled = plan(lowered), lowered.compile()
+        cost = costs.count(planned.text, compiling.groups(mesh))
+        memory = compiled.memory_analysis()
         line = {
             "name": name,
             "flops": cost.flops,
             "traced": matmul_flops(jax.make_jaxpr(function)(*arguments)),
             "xla": compiled.cost_analysis().get("flops"),
             "bytes": cost.bytes,
-            "held": held(text),
-            "xla held": compiled.memory_analysis().argument_size_in_bytes,
+            "compiled": costs.count(compiled.as_text(), compiling.groups(mesh))[:2],
+            "held": [held(planned.text), planned.arguments, planned.results],
+            "xla held": [memory.argument_size_in_bytes, memory.output_size_in_bytes],
             "sent": [[c.kind, c.bytes, c.devices, c.share, c.slices] for c in cost.collectives],
         }
         print(json.dumps(line), flush=True)

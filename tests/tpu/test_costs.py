@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from m4m_jax.tpu import costs, hlo
+from m4m_jax.tpu import costs, hlo, plan
 
 MIB = 2**20
 
@@ -119,8 +119,19 @@ def test_arrays_take_whole_tiles(shape, elements):
     assert hlo.held(shape) == 4 * elements
 
 
-def test_programs_hold_what_xla_says(counted):
-    assert counted["batched"]["held"] == counted["batched"]["xla held"]
+PLANNED = ("product", "looped", "batched", "summed", "parts", "narrowed", "copied")
+
+
+@pytest.mark.parametrize("name", PLANNED)
+def test_a_plan_costs_what_the_program_costs_that_is_compiled_to_the_end(counted, name):
+    assert counted[name]["compiled"] == [counted[name]["flops"], counted[name]["bytes"]]
+
+
+@pytest.mark.parametrize("name", PLANNED)
+def test_a_plan_holds_what_the_compiled_program_holds(counted, name):
+    counts, arguments, results = counted[name]["held"]
+    assert counts == arguments == counted[name]["xla held"][0]
+    assert results == counted[name]["xla held"][1]
 
 
 def test_of_a_slice_that_is_fetched_the_slice_is_traffic():
@@ -149,3 +160,15 @@ def test_of_a_program_that_does_not_fit_is_told_by_how_much(counted):
     assert counted["large"]["told"][-1] == (
         "does not fit: 8.25 GiB more than the device has of 15.75 GiB"
     )
+
+
+def test_memory_is_read_from_what_xla_writes_of_allocations():
+    text = """allocation 0: size 512, parameter 0, shape |f32[128]| at ShapeIndex {}:
+ value: <3 x @0> (size=512,offset=0): f32[128]{0:T(128)}
+allocation 1: size 64, maybe-live-out:
+allocation 2: size 32, constant:
+allocation 3: size 16, thread-local:
+allocation 4: size 8, color 1, preallocated-temp:
+allocation 5: size 4096, preallocated-temp:
+"""
+    assert plan.sizes(text) == (512, 64, 32 + 4096)
