@@ -78,8 +78,9 @@ class Updates(Section):
 class Cross(Updates):
     """The links of a cross-attentive adapter, and its low-rank updates.
 
-    n_skip: one layer in so many has a link. gate: what the links' gates start at. tune: what
-    trains, the adapter alone or the language model with it.
+    n_skip: one layer in so many has a link. gate: what the links' gates start at. whiten: whether
+    the links start by hearing all that the first windows' references tell, and not mostly what
+    varies most. tune: what trains, the adapter alone or the language model with it.
     """
 
     system: Literal["cross"] = "cross"
@@ -87,6 +88,7 @@ class Cross(Updates):
     width: Positive = 256
     heads: Positive = 4
     gate: float = 0.0
+    whiten: bool = False
     tune: Literal["adapter", "all"] = "adapter"
 
     @pydantic.model_validator(mode="after")

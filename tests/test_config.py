@@ -95,7 +95,8 @@ def test_each_system_has_its_own_options(file):
         return load_config(file, [f"system={system}", "base=lm", *changes]).adapter
 
     assert adapter("cross").model_dump(exclude={"system"}) == {
-        "n_skip": 2, "width": 256, "heads": 4, "gate": 0.0, "tune": "adapter",
+        "n_skip": 2, "width": 256, "heads": 4, "gate": 0.0, "whiten": False,
+        "tune": "adapter",
         "lora_rank": 16, "lora_alpha": 32.0, "lora_targets": ("query", "value"),
     }  # fmt: skip
     assert adapter("self").model_dump(exclude={"system"}) == {

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
 import jax
@@ -91,6 +92,20 @@ def scaled(factor: float) -> Initializer:
     return nnx.initializers.variance_scaling(factor, "fan_in", "truncated_normal")
 
 
+FLOOR = 1e-5
+"""Variances below this share of the largest count as so much when what a link hears is whitened."""
+
+
+def whitening(heard: np.ndarray, width: int, rng: np.random.Generator) -> np.ndarray:
+    """A map [D, width] under which states [n, D] vary alike in all directions, by 1 a feature."""
+    variance, axes = np.linalg.eigh(np.cov(heard, rowvar=False))
+    scale = 1 / np.sqrt(variance.clip(0) + FLOOR * variance.max())
+    size = max(len(scale), width)
+    turn, _ = np.linalg.qr(rng.normal(size=(size, size)))
+    turn = turn[: len(scale), :width] * np.sqrt(size / len(scale))
+    return (axes * scale) @ turn
+
+
 class Link(nnx.Module):
     """Low-rank attention from the target's states to the reference's, through a gate.
 
@@ -127,6 +142,14 @@ class Link(nnx.Module):
             self.split(self.key(reference) + position),
             self.split(self.value(reference) + position),
         )
+
+    def whiten(self, heard: Array, seed: int) -> None:
+        """Make the value map one under which states [..., D] like these vary alike in all ways."""
+        states = np.asarray(heard, np.float64).reshape(-1, heard.shape[-1])
+        kernel = whitening(states, self.value.out_features, np.random.default_rng(seed))
+        bias, dtype = -states.mean(axis=0) @ kernel, self.value.kernel.dtype
+        self.value.kernel[...] = jnp.asarray(kernel, dtype)
+        self.value.bias[...] = jnp.asarray(bias, dtype)
 
     def __call__(
         self, h: Array, encoding: Array, memory: tuple[Array, Array], noise: Noise | None = None
@@ -224,16 +247,27 @@ class CrossAdapter(Linked):
         the steps before k. Layer i of n of the target reads what layer i m / n of m gets, rounded
         down; layers above the last one read are not needed.
         """
+        heard = self.heard(reference, noise)
+        return [link.read(h) for link, h in zip(self.links, heard, strict=False)]
+
+    def heard(self, reference: Array, noise: Noise | None = None) -> Iterator[Array]:
+        """What the links read of step embeddings [..., L, D]: states [..., L, D], link by link."""
         lm, length = self.reference_lm, reference.shape[-2]
         rope, mask, h = lm.decoder.rope(slice(length)), causal(length), lm.shift(reference)
-        memory: list[tuple[Array, Array]] = []
+        sources = [self.source_of(link) for link in range(len(self.links))]
         for i, layer in enumerate(lm.decoder.layers):
-            while (link := len(memory)) < len(self.links) and self.source_of(link) == i:
-                memory.append(self.links[link].read(h))
-            if link == len(self.links):
-                break
+            yield from [h] * sources.count(i)
             h, _ = layer(h, rope, mask, noise=at(self.lm_noise(noise), i))
-        return memory
+
+    def whiten(self, reference: Array) -> None:
+        """Make new links hear all that references tell, not just what is loudest in it.
+
+        Nine tenths of what step embeddings differ in is rhythm, and links would be long in finding
+        the pitches in the rest. Their value maps become those under which the states that
+        references like these, step embeddings [B, L, D], give vary alike in all directions.
+        """
+        for number, (link, h) in enumerate(zip(self.links, self.heard(reference), strict=False)):
+            link.whiten(h, number)
 
     def source_of(self, link: int) -> int:
         """The layer of the reference's language model whose input a link reads."""

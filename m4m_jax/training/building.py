@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from etils import epath
 from flax import nnx
 
 from m4m_jax import pretrained
-from m4m_jax.config import CocoMulla, Config, SelfAttentive
+from m4m_jax.config import CocoMulla, Config, Cross, SelfAttentive
 from m4m_jax.data.supply import tasks_of
 from m4m_jax.errors import M4MError
 from m4m_jax.models import card as cards
 from m4m_jax.models.card import Adapter, Card
 from m4m_jax.models.coco_mulla import CocoMullaConfig
-from m4m_jax.models.cross import CrossConfig
+from m4m_jax.models.cross import CrossAdapter, CrossConfig
 from m4m_jax.models.lm import LM, LMConfig, preset
 from m4m_jax.models.lora import LoRAConfig
 from m4m_jax.models.self_attentive import SelfConfig
 from m4m_jax.models.seq2seq import seq2seq_size
 from m4m_jax.models.system import System
 from m4m_jax.pretrained import Model
+from m4m_jax.sampling.sampler import embed
 from m4m_jax.training.optim import Hyper
 
 
@@ -47,6 +50,21 @@ def new_system(card: Card, bases: Sequence[Model], seed: int) -> System:
     if card.system == "lm" and writer is not None:
         return writer
     return cards.build(card, writer, *reader, rngs=nnx.Rngs(seed))
+
+
+HEARD = 16
+"""Windows by whose references links are whitened."""
+
+
+def whiten(system: System, config: Config, windows: Any) -> None:
+    """Have new links hear all that references tell, where the configuration says so.
+
+    windows: those trained on, a `grain.MapDataset`; all hosts read the same ones.
+    """
+    if isinstance(config.adapter, Cross) and config.adapter.whiten:
+        assert isinstance(system, CrossAdapter)
+        first = [windows[k]["reference"] for k in range(HEARD)]
+        system.whiten(embed(system.reference_lm, np.stack(first)))
 
 
 def card_of(config: Config, path: epath.Path, bases: Sequence[Model]) -> Card:

@@ -24,7 +24,7 @@ from m4m_jax.models.card import Card
 from m4m_jax.models.system import System
 from m4m_jax.pretrained import METRIC, Model
 from m4m_jax.training import hooks, hosts, sharding
-from m4m_jax.training.building import card_of, hyper_of, load_bases, new_system
+from m4m_jax.training.building import card_of, hyper_of, load_bases, new_system, whiten
 from m4m_jax.training.checkpoints import Checkpoints, check_reach
 from m4m_jax.training.counted import CountedStep
 from m4m_jax.training.directory import FIGURES, described, finished, refuse_another, settle
@@ -91,6 +91,7 @@ def run(
     # Looking at all songs comes last: there may be hundreds of thousands.
     windows = supply(config, data_dir)
     print("\n".join(windows.summary), flush=True)
+    whiten(system, config, windows.train)
     card = card.model_copy(update=described(config, windows))
     hosts.on_first(lambda: settle(config, card, path))
     return _train(config, path, system, windows, mesh, stop, all_hosts=all_hosts)

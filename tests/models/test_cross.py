@@ -43,6 +43,27 @@ def test_a_new_adapter_changes_nothing():
     assert np.abs(token_nlls(small_cross(), batch) - want).max() > 0.05
 
 
+def test_whitened_links_hear_all_directions_alike():
+    batch, system = batch_of(2), small_cross(new=True)
+    want = token_nlls(system, batch)
+    reference = system.lm.encode(random_rows(0, 8, 64, 8))
+
+    def spread() -> list[np.ndarray]:
+        heard = [
+            link.value(h) for link, h in zip(system.links, system.heard(reference), strict=False)
+        ]
+        return [np.linalg.eigvalsh(np.cov(x.reshape(-1, x.shape[-1]).T)) for x in heard]
+
+    before = spread()
+    system.whiten(reference)
+    for was, now in zip(before, spread(), strict=True):
+        assert was[-1] > 10 * was[0]
+        assert 0.9 < now[-1] < 1.1
+        assert now[0] > 0.3
+    # A new adapter still changes nothing.
+    np.testing.assert_allclose(token_nlls(system, batch), want, atol=2e-5)
+
+
 def test_the_position_table_becomes_sines():
     lm = small_lm()
     for stack in lm.stacks:

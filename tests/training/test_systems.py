@@ -74,8 +74,9 @@ def writes(model: pretrained.Model) -> None:
         {"system": "self", "adapter": UPDATES, "reference_mask_rate": 0.2, "mask_rate": 0.2},
         {"system": "coco-mulla", "adapter": {"steps": 14}},
         {"system": "cross", "adapter": LINKS | {"lora_rank": 0}},
+        {"system": "cross", "adapter": LINKS | {"whiten": True}},
     ],
-    ids=["self with spans", "coco-mulla", "frozen cross"],
+    ids=["self with spans", "coco-mulla", "frozen cross", "whitened cross"],
 )
 def test_adapters(place, data, tmp_path, changes):
     model = learn(place, data, tmp_path / "run", **changes)
