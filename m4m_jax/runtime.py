@@ -17,6 +17,7 @@ LARGE_PAGES = (
 """Large pages, all memory of all threads out of one region, and none given back before the end."""
 
 NO_TPU = {
+    "TPU_ACCELERATOR_TYPE": "v5litepod-1",
     "TPU_SKIP_MDS_QUERY": "1",
     "TPU_WORKER_HOSTNAMES": "localhost",
     "TPU_WORKER_ID": "0",

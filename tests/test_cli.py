@@ -93,7 +93,7 @@ HELP = {
     ("convert", "inspect"): [],
     ("convert", "verify"): ["--base", "--midi", "--steps", "--task", "--max-notes"],
     ("quickstart",): ["--out"],
-    ("compile",): ["--topology", "--slices", "--per-device-batch", "--sample", "--quick"],
+    ("compile",): ["--topology", "--slices", "--per-device-batch", "--sample"],
     ("evaluate",): ["--generated", "--truth", "--data", "--split", "--target-part", "--limit"],
 }
 

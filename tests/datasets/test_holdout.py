@@ -21,6 +21,10 @@ def piano(seed):
     return table.replace(notes=notes, tracks=(Track("piano", 0), Track("chords", 0)))
 
 
+CALLED = {"chords": "MIDI 01"}
+"""Another name that a part goes by."""
+
+
 def disguised(table, seed):
     """The same notes under other names, louder, in another tempo and metre, a little longer."""
     rng = np.random.default_rng(seed)
@@ -28,7 +32,7 @@ def disguised(table, seed):
     notes[:, 4] = rng.integers(1, 128, len(notes))
     return table.replace(
         notes=notes,
-        tracks=tuple(Track(f"copy of {t.name}", t.program) for t in table.tracks),
+        tracks=tuple(Track(CALLED.get(t.name, t.name), t.program) for t in table.tracks),
         tempos=np.array([[0.0, 60 + seed]]),
         meters=np.array([[0.0, 3.0, 4.0]]),
         length=table.length + 3,
