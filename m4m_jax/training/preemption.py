@@ -108,8 +108,7 @@ class Preemption:
     def _await_signal(self, heard: socket.socket, told: socket.socket) -> None:
         while signal.SIGTERM not in heard.recv(64):
             pass
-        if (store := hosts.store()) is not None:
-            store.key_value_set(_STOP, "now", allow_overwrite=True)
+        _tell_others()
         self._stop()
 
     def _await_others(self) -> None:
@@ -144,6 +143,14 @@ class Preemption:
     def leave(self) -> NoReturn:
         """Say how to resume, and end the process; the first thread to come does it."""
         self._leaving.acquire()
+        _tell_others()  # the main thread may leave before the one that watches has come to it
         if hosts.number() == 0:
             stopped("nothing was saved yet" if self._saved is None else self._saved.last_good)
         hosts.leave(RESUME, max(1.0, self._signalled + ALL - time.monotonic()))
+
+
+def _tell_others() -> None:
+    """Have all processes stop, of which none may be there any more."""
+    if (store := hosts.store()) is not None:
+        with contextlib.suppress(jax.errors.JaxRuntimeError):
+            store.key_value_set(_STOP, "now", allow_overwrite=True)
