@@ -262,9 +262,9 @@ class CrossAdapter(Linked):
     def whiten(self, reference: Array) -> None:
         """Make new links hear all that references tell, not just what is loudest in it.
 
-        Nine tenths of what step embeddings differ in is rhythm, and links would be long in finding
-        the pitches in the rest. Their value maps become those under which the states that
-        references like these, step embeddings [B, L, D], give vary alike in all directions.
+        Pitch is but a tenth of what the step embeddings of notes differ in, and links would be long
+        in finding it. Their value maps become those under which the states that references like
+        these, step embeddings [B, L, D], give vary alike in all directions.
         """
         for number, (link, h) in enumerate(zip(self.links, self.heard(reference), strict=False)):
             link.whiten(h, number)

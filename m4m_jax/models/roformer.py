@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -83,7 +83,7 @@ def attend(q: Array, k: Array, v: Array, mask: Array | None, noise: Noise | None
     query may look. Returns [..., T, H, d].
     """
     if noise is None and fused(q, k):
-        return _attend_fused(q, k, v, mask)
+        return attend_fused(q, k, v, mask)
     # Heads first: batched products over leading axes are several times faster on CPU.
     q, k, v = (jnp.swapaxes(x, -2, -3) for x in (q, k, v))  # [..., H, T | S, d]
     scores = q @ jnp.swapaxes(k, -1, -2) / np.sqrt(q.shape[-1]).astype(q.dtype)
@@ -110,7 +110,14 @@ def fused(q: Array, k: Array) -> bool:
     return half and even and long and "cuda" in jax.devices()[0].client.platform_version
 
 
-def _attend_fused(q: Array, k: Array, v: Array, mask: Array | None) -> Array:
+def attend_fused(
+    q: Array,
+    k: Array,
+    v: Array,
+    mask: Array | None,
+    implementation: Literal["cudnn", "xla"] = "cudnn",
+) -> Array:
+    """`attend` without noise, by JAX's attention with one batch axis; `cudnn` is the fused one."""
     leading = jnp.broadcast_shapes(q.shape[:-3], k.shape[:-3])
 
     def flat(x: Array) -> Array:  # [B, T | S, H, d]
@@ -121,7 +128,7 @@ def _attend_fused(q: Array, k: Array, v: Array, mask: Array | None) -> Array:
     if mask is not None:
         mask = mask.reshape(-1, 1, *mask.shape[-2:])  # [B | 1, 1, T, S]
     mixed = jax.nn.dot_product_attention(
-        flat(q), flat(k), flat(v), mask=mask, implementation="cudnn"
+        flat(q), flat(k), flat(v), mask=mask, implementation=implementation
     )
     return mixed.reshape(*leading, *q.shape[-3:])
 

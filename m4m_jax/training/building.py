@@ -59,11 +59,12 @@ HEARD = 16
 def whiten(system: System, config: Config, windows: Any) -> None:
     """Have new links hear all that references tell, where the configuration says so.
 
-    windows: those trained on, a `grain.MapDataset`; all hosts read the same ones.
+    windows: those trained on, a `grain.MapDataset`; all hosts read the same ones. Resumed runs do
+    it too: one whose checkpoints all turn out to be damaged begins anew.
     """
     if isinstance(config.adapter, Cross) and config.adapter.whiten:
         assert isinstance(system, CrossAdapter)
-        first = [windows[k]["reference"] for k in range(HEARD)]
+        first = [windows[k]["reference"] for k in range(min(HEARD, len(windows)))]
         system.whiten(embed(system.reference_lm, np.stack(first)))
 
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,6 +14,7 @@ from m4m_jax.models.roformer import (
     PositionTable,
     Stack,
     attend,
+    attend_fused,
     causal,
     fused,
     rotate,
@@ -142,17 +145,31 @@ def test_scores_are_finite_in_bfloat16(stack):
     close(got.astype(jnp.float32), stack(hidden(10), rope, causal(T)), 0.3)
 
 
-@pytest.mark.parametrize("masked", ["one mask", "a mask each", "one memory for all"])
-def test_half_precision_attention_is_close_to_full(masked):
-    """On a GPU, the fused attention of its library to the plain one."""
+@pytest.fixture(
+    params=["one mask", "a mask each", "one memory for all", "a memory and a mask each"]
+)
+def attended(request):
+    """Queries, keys, values, a mask, and a gradient."""
     q, k, v, g = (hidden(i, 2, 3, 128, 2, 64) for i in range(4))
     segment = jnp.arange(128) // jnp.array([[[128]], [[32]]])
-    mask = {
-        "one mask": causal(128),
-        "a mask each": same(jnp.broadcast_to(segment, (2, 3, 128))) & causal(128),
-    }.get(masked)
-    if masked == "one memory for all":
-        k, v = k[:1], v[:1]
+    each = same(jnp.broadcast_to(segment, (2, 3, 128))) & causal(128)
+    if request.param.startswith("one memory"):
+        return q, k[:1], v[:1], None, g
+    masks = {"one mask": causal(128), "a mask each": each}
+    return q, k, v, masks.get(request.param, each[:, :1]), g
+
+
+def test_attention_with_one_batch_axis_is_the_plain_one(attended):
+    *given, mask, g = attended
+    want, back = jax.vjp(partial(attend, mask=mask, noise=None), *given)
+    got, other = jax.vjp(partial(attend_fused, mask=mask, implementation="xla"), *given)
+    close(got, want)
+    jax.tree.map(close, other(g), back(g))
+
+
+def test_half_precision_attention_is_close_to_full(attended):
+    """On a GPU, the fused attention of its library to the plain one."""
+    q, k, v, mask, g = attended
 
     def check(dtype):
         half = [x.astype(dtype) for x in (q, k, v)]
