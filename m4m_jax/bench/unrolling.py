@@ -83,7 +83,7 @@ def measure(apply: Callable[..., Array], weights: Any, h: Array, times: int = 5)
 def main(arguments: Sequence[str] | None = None) -> None:
     """Print both."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--size", default="1", help="of the language model: 0 to 3, or tiny")
+    parser.add_argument("--size", default="1", help="of the language model: 0 to 3, mini or tiny")
     parser.add_argument("--windows", type=int, default=2, help="a batch has")
     given = parser.parse_args(arguments)
     stack = new_stack(preset(given.size))
