@@ -77,7 +77,9 @@ def train(system: System, mesh: Mesh, steps: int, dtype: Any, linked: bool) -> t
     graph, params, base = split(system)
     params, base, state = (sharding.place(x, mesh) for x in (params, base, init_state(params)))
     places = sharding.places(state, mesh)
-    step = jax.jit(make_step(graph, Schedule(), dtype, mesh), out_shardings=(places, None))
+    step = jax.jit(
+        make_step(graph, Schedule(), dtype, mesh), out_shardings=(places, None), donate_argnums=1
+    )
     losses = []
     for batch in batches(steps, linked):
         batch = sharding.shard_batch(batch, mesh)
