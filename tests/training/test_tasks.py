@@ -77,7 +77,7 @@ def test_shipped_configurations_train(name, data, base, tmp_path):
 
 @pytest.mark.parametrize("system", ["self", "coco-mulla", "seq2seq"])
 def test_systems_train_on_a_shipped_configuration(system, data, base, tmp_path, monkeypatch):
-    monkeypatch.setitem(seq2seq.SIZES, "tiny", MICRO)
+    monkeypatch.setitem(seq2seq.SIZES, "mini", MICRO)
     own = {
         "self": [f"base={base}", "adapter={lora_rank: 2}"],
         "coco-mulla": [f"base={base}", "adapter={steps: 16}"],
