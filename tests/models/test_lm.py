@@ -99,7 +99,7 @@ def test_velocity_vocabulary():
 
 def test_presets_and_their_mistakes():
     assert preset("tiny", encoder="masked").encoder == "masked"
-    assert set(PRESETS) == {"tiny", "0", "1", "2", "3"}
+    assert set(PRESETS) == {"tiny", "mini", "0", "1", "2", "3"}
     with pytest.raises(M4MError, match="no model size 'huge'; sizes are tiny, mini, 0, 1, 2, 3"):
         preset("huge")
     with pytest.raises(M4MError, match="'other' is not one of reference, masked"):
