@@ -95,9 +95,14 @@ class Report:
         """What takes that long."""
         return max(self.roofline, key=lambda name: self.roofline[name])
 
+    @property
+    def needed(self) -> float:
+        """Useful operations, without those that XLA finds nothing to depend on."""
+        return min(self.useful, self.flops)
+
     def utilisation(self, target: Target) -> float:
         """The share of the chip's rate that useful arithmetic takes at that time."""
-        return self.useful / (self.seconds * target.tpu.chip.flops)
+        return self.needed / (self.seconds * target.tpu.chip.flops)
 
 
 def environment() -> None:
@@ -246,7 +251,7 @@ def lines(report: Report, target: Target) -> Iterator[str]:
         return
     yield f"fits: {spare:.2f} GiB to spare {room}"
     yield f"a {report.turn} of a device (planned in {report.plan_seconds:.0f} s)"
-    yield f"  {report.flops / 1e12:.3f} TFLOP in matrix products, {report.useful / 1e12:.3f} useful"
+    yield f"  {report.flops / 1e12:.3f} TFLOP in matrix products, {report.needed / 1e12:.3f} useful"
     yield f"  {report.hbm / 1e9:.2f} GB to and from memory"
     for kind, sent in report.collectives.items():
         yield f"  {sent / 1e6:.2f} MB sent in {kind}"

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -125,6 +126,11 @@ def test_a_report_says_what_bounds_a_step():
     told = "\n".join(lines(report(8, 0.1), Target("v5e:16x16")))
     assert "fits: 14.00 GiB to spare of 16 GiB" in told
     assert "100.00 ms a step at the least, bound by compute; utilisation 51%" in told
+
+
+def test_what_nothing_depends_on_is_not_useful():
+    found = dataclasses.replace(report(8, 0.1), useful=0.1 * 300e12)
+    assert found.utilisation(Target("v5e:16x16")) == pytest.approx(1.0)
 
 
 def test_a_report_says_by_how_much_it_does_not_fit():
