@@ -126,7 +126,10 @@ def devices(target: Target) -> Sequence[Any]:
         reason = " ".join(str(error).split())[:200]
         if "libtpu" in reason.lower() or isinstance(error, ImportError):
             raise lacking("m4m compile needs libtpu", "tpu") from error
-        raise M4MError(f"topology {target.topology} is none that libtpu knows: {reason}") from error
+        raise M4MError(
+            f"topology {target.topology} is none that libtpu knows ({reason}); it knows v5e:16x16, "
+            "v5p:4x8x8 and v6e:16x16, for instance"
+        ) from error
     return found.devices
 
 
