@@ -265,6 +265,7 @@ def test_shipped_configurations_load(path):
 
 
 ADAPTERS = [p for p in SHIPPED if yaml.safe_load(p.read_text())["system"] == "cross"]
+SMALL = {"bach_chorales": ("tiny", 600), "nottingham": ("mini", 800)}
 STEPS = {"cross": 60_000, "self": 60_000, "coco-mulla": 40_000, "seq2seq": 200_000}
 
 
@@ -276,8 +277,9 @@ def test_systems_are_overrides(path, system):
     assert (config.system, config.steps) == (system, STEPS[system])
     small = load_config(path, [*chosen, "preset=small"])
     assert (small.system, small.precision) == (system, "float32")
-    assert small.steps <= 1000
-    assert small.size in (("tiny", "mini") if system == "seq2seq" else (None,))
+    size, steps = SMALL.get(config.data, ("mini", 1000))
+    assert small.steps == steps
+    assert small.size == (size if system == "seq2seq" else None)
 
 
 def test_every_task_has_a_configuration():

@@ -118,7 +118,7 @@ def devices(target: Target) -> Sequence[Any]:
     """
     from jax.experimental import topologies
 
-    target.tpu  # noqa: B018  its kind is looked up first
+    chips.tpu_of(target.topology)  # refuses kinds that there are not
     more = {"num_slices": target.slices} if target.slices > 1 else {}
     try:
         found = topologies.get_topology_desc(platform="tpu", topology_name=target.topology, **more)
