@@ -181,12 +181,13 @@ class Config(Section):
     or tasks at once, in the place of the one. packed: a directory that `m4m data pack` wrote, where
     the windows are read instead of being made from songs. window: steps of a
     training window; `pad_short` fills shorter songs with empty rows instead of leaving them out;
-    `pitch_shift` moves training windows in pitch.
+    `starts` has windows begin at any step or on the songs' bars; `pitch_shift` moves training
+    windows in pitch.
     batch: windows of the global batch of a step, in `accumulate` parts one after another.
     encoder_dropout: whether equal rows of a batch share the local encoder's dropout, and are read
     but once, or each has its own.
-    mask_rate, reference_mask_rate: about the share of an adapter's target steps that span masking
-    hides in training, and of its reference steps that it hides always.
+    mask_rate, reference_mask_rate: spans of 10 steps that span masking hides for every 10 steps of
+    an adapter's target, in training, and of its reference, always; they may overlap.
     precision: what the arithmetic is done in; parameters stay float32.
     keep: how many of the best checkpoints are kept beside the two latest; `keep_every` keeps one in
     so many steps for good.
@@ -212,6 +213,7 @@ class Config(Section):
     compress: Compress = Compress()
     window: Positive = 384
     pad_short: bool = False
+    starts: Literal["anywhere", "bars"] = "anywhere"
     pitch_shift: bool = True
     batch: Positive = 8
     accumulate: Positive = 1
@@ -220,7 +222,7 @@ class Config(Section):
     dropout: Rate = 0.1
     lora_dropout: Rate = 0.1
     encoder_dropout: Literal["shared", "per_row"] = "shared"
-    mask_rate: Rate = 0.0
+    mask_rate: Annotated[float, pydantic.Field(ge=0, allow_inf_nan=False)] = 0.0
     reference_mask_rate: Rate = 0.0
     precision: Literal["float32", "bfloat16"] = "float32"
     every: Every = Every()

@@ -27,6 +27,9 @@ from m4m_jax.music.tasks import Task
 # What a process keeps of songs that it has encoded before.
 CACHE_BYTES = 256 * 2**20
 
+# Where windows may begin: at any step, as those of the published models; or where songs begin too.
+STARTS = ("anywhere", "bars")
+
 # More than any training reads.
 _MANY_WINDOWS = 2**48
 
@@ -65,12 +68,14 @@ class _Song(NamedTuple):
     """What of a song a task needs.
 
     length: its steps, T.
+    starts: int64 [k], the steps that windows may begin at; None for any.
     shifts: the lowest and highest that its windows may be moved by.
     notes: int32 [n, 6].
     reference, target: bool [tracks], which tracks are shown; None without a reference.
     """
 
     length: int
+    starts: np.ndarray | None
     shifts: tuple[int, int]
     notes: np.ndarray
     reference: np.ndarray | None
@@ -84,6 +89,7 @@ class _Views:
     source: SongSource
     task: Task
     names: Mapping[str, str] | None
+    on_bars: bool = False
     capacity: int = CACHE_BYTES
     _kept: OrderedDict[int, _Song] = field(default_factory=OrderedDict, repr=False)
     _bytes: int = field(default=0, repr=False)
@@ -96,7 +102,9 @@ class _Views:
                 return self._kept[index]
         table = self.source[index]
         reference, target = windows.parts(table, self.task, self.names)
-        song = _Song(table.length, windows.shift_range(table), table.notes, reference, target)
+        starts = windows.bar_starts(table) if self.on_bars else None
+        shifts = windows.shift_range(table)
+        song = _Song(table.length, starts, shifts, table.notes, reference, target)
         with self._lock:
             if index not in self._kept:
                 self._kept[index] = song
@@ -133,6 +141,7 @@ class _DrawWindow:
             rng,
             shifts=song.shifts if self.shift else (0, 0),
             stride=task.compress.stride,
+            starts=song.starts,
         )
 
         notes = windows.cut(song.notes, where, self.window)
@@ -164,6 +173,7 @@ def stream(
     train: bool = True,
     pitch_shift: bool = True,
     pad_short: bool = False,
+    starts: str = "anywhere",
     only: int | None = None,
 ) -> Any:
     """Return the windows of training or validation, one after another and (as good as) endless.
@@ -182,6 +192,7 @@ def stream(
         pitch_shift: whether windows are moved in pitch, in training.
         pad_short: whether songs shorter than the window are filled up with empty rows; otherwise
             they are left out.
+        starts: where windows begin: `anywhere`, or on the songs' `bars`.
         only: the number of one component whose windows are wanted, as the mixture has them.
 
     Returns:
@@ -196,6 +207,8 @@ def stream(
     import grain
 
     _check(components, window, seed)
+    if starts not in STARTS:
+        raise M4MError(f"starts={starts!r} is not known; choose from {', '.join(STARTS)}")
     count = max(c.task.max_notes for c in components) if max_notes is None else max_notes
 
     def endless(number: int) -> Any:
@@ -204,7 +217,8 @@ def stream(
         usable = part.usable or usable_songs(
             part.source, part.task, names=names, window=window, pad_short=pad_short
         )
-        views = _Views(part.source, part.task, names, CACHE_BYTES // len(components))
+        capacity = CACHE_BYTES // len(components)
+        views = _Views(part.source, part.task, names, starts == "bars", capacity)
         draw = _DrawWindow(views, window, count, vocabulary, train and pitch_shift, number)
         # An endless stream would have a length that does not fit Grain's integers once batched.
         epochs = -(-_MANY_WINDOWS // len(usable.indices))

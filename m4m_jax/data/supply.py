@@ -31,7 +31,7 @@ LAID_OUT = ("pop909_cl/analysis",)
 """Data sets whose songs are those of another, laid out for one task."""
 
 # What of a configuration says which windows there are, and how many.
-_VIEWED = {"compress", "vocabulary", "window", "pad_short", "pitch_shift", "seed"}
+_VIEWED = {"compress", "vocabulary", "window", "pad_short", "starts", "pitch_shift", "seed"}
 _TOLD = {"task", "reference", "target", "dedup", "max_notes", "mixture"}
 _PACKED_BY = _VIEWED | _TOLD | {"batch", "validation_batches"}
 
@@ -152,7 +152,7 @@ def supply(config: Config, data_dir: epath.PathLike | None = None) -> Supply:
 def _from_songs(config: Config, data_dir: epath.PathLike | None) -> Supply:
     tasks, names = tasks_of(config), labels(config)
     shared = config.model_dump(include={"window", "pad_short"})
-    options = shared | config.model_dump(include={"seed", "pitch_shift"})
+    options = shared | config.model_dump(include={"seed", "starts", "pitch_shift"})
     options["vocabulary"] = by_name(config.vocabulary)
     lines: list[str] = []
 

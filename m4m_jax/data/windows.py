@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from m4m_jax.music.compression import compress_rows
+from m4m_jax.music.labels import bar_lines
 from m4m_jax.music.notes import DRUM_PROGRAM, PITCH, PROGRAM, STEP, TRACK, NoteTable
 from m4m_jax.music.parts import selected_tracks
 from m4m_jax.music.simunote import pitch_shift_range, to_rows
@@ -96,6 +97,11 @@ def shift_range(table: NoteTable) -> tuple[int, int]:
     return max(low, SHIFT_LIMITS[0]), min(high, SHIFT_LIMITS[1])
 
 
+def bar_starts(table: NoteTable) -> np.ndarray:
+    """Where windows that begin as songs do may begin, on the first step of a bar: int64 [k]."""
+    return np.union1d(0, bar_lines(table)[:-1])
+
+
 def draw(
     length: int,
     window: int,
@@ -103,6 +109,7 @@ def draw(
     *,
     shifts: tuple[int, int] = (0, 0),
     stride: int = 1,
+    starts: np.ndarray | None = None,
 ) -> Draw:
     """Draw a window of a song of `length` steps.
 
@@ -112,9 +119,13 @@ def draw(
         rng: the source of the draw.
         shifts: the lowest and highest shift to draw from.
         stride: starts are multiples of this.
+        starts: int64 [k], ascending from 0 on, the steps that it may begin at; any when None.
     """
     last = max(length - window, 0) // stride
-    start = int(rng.integers(last + 1)) * stride
+    if starts is None:
+        start = int(rng.integers(last + 1)) * stride
+    else:
+        start = int(rng.choice(starts[(starts <= last * stride) & (starts % stride == 0)]))
     return Draw(start, int(rng.integers(shifts[0], shifts[1] + 1)))
 
 

@@ -14,8 +14,8 @@ import mir_eval
 import numpy as np
 
 from m4m_jax.evaluation.harmony import tonal_centroid
-from m4m_jax.evaluation.sounding import bar_lines, class_roll, pitched
-from m4m_jax.music.labels import NO_CHORD, Label, notes_to_chords
+from m4m_jax.evaluation.sounding import class_roll, pitched
+from m4m_jax.music.labels import NO_CHORD, Label, bar_lines, notes_to_chords
 from m4m_jax.music.notes import NoteTable
 
 _COMPARISONS = ("root", "majmin", "sevenths")

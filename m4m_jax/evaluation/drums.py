@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from m4m_jax.evaluation.general import onsets
-from m4m_jax.evaluation.sounding import bar_lines, drums
+from m4m_jax.evaluation.sounding import drums
+from m4m_jax.music.labels import bar_lines
 from m4m_jax.music.notes import PITCH, STEP, NoteTable
 
 # By the percussion key map of General MIDI, level 1.

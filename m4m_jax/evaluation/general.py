@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from m4m_jax.evaluation.sounding import bar_lines, pitch_roll, pitched
+from m4m_jax.evaluation.sounding import pitch_roll, pitched
+from m4m_jax.music.labels import bar_lines
 from m4m_jax.music.notes import PITCH, STEP, NoteTable
 
 _MAJOR = np.isin(np.arange(12), (0, 2, 4, 5, 7, 9, 11))

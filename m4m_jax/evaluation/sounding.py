@@ -1,10 +1,9 @@
-"""What sounds when: notes as rolls over steps, and a song's bars."""
+"""What sounds when: notes as rolls over steps."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from m4m_jax.music.labels import DOWNBEAT, beats_to_notes
 from m4m_jax.music.notes import DRUM_PROGRAM, DURATION, PITCH, PROGRAM, STEP, NoteTable
 
 
@@ -35,13 +34,6 @@ def class_roll(notes: np.ndarray, length: int) -> np.ndarray:
     """Which pitch classes sound at each step, drums aside, bool [length, 12]."""
     roll = np.pad(pitch_roll(pitched(notes), length), [(0, 0), (0, 4)])
     return np.logical_or.reduce(roll.reshape(length, 11, 12), axis=1)
-
-
-def bar_lines(song: NoteTable) -> np.ndarray:
-    """Where a song's bars begin by its meters, and its end: int64 [bars + 1], steps, ascending."""
-    beats = beats_to_notes(song).notes
-    starts = beats[beats[:, PITCH] == DOWNBEAT, STEP]
-    return np.unique(np.append(starts, song.length)).astype(np.int64)
 
 
 def from_step(table: NoteTable, step: int) -> NoteTable:

@@ -15,7 +15,7 @@ class Noise(NamedTuple):
 
     rate: dropout of attention probabilities and of each sub-layer's output.
     lora_rate: dropout of what a low-rank update reads.
-    mask_rate: the share of steps that span masking hides, about.
+    mask_rate: how many steps the spans of span masking have, as a share of all; they may overlap.
     """
 
     key: Array

@@ -5,6 +5,7 @@ from m4m_jax.music.compression import compress_rows as compress_rows
 from m4m_jax.music.compression import stretch as stretch
 from m4m_jax.music.labels import Chord as Chord
 from m4m_jax.music.labels import Label as Label
+from m4m_jax.music.labels import bar_lines as bar_lines
 from m4m_jax.music.labels import beats_to_notes as beats_to_notes
 from m4m_jax.music.labels import chord_label as chord_label
 from m4m_jax.music.labels import chord_pitches as chord_pitches

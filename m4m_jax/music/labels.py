@@ -338,6 +338,13 @@ def beats_to_notes(song: NoteTable) -> NoteTable:
     return _track(rows[steps < song.length], _BEATS, song)
 
 
+def bar_lines(song: NoteTable) -> np.ndarray:
+    """Where a song's bars begin by its meters, and its end: int64 [bars + 1], steps, ascending."""
+    beats = beats_to_notes(song).notes
+    starts = beats[beats[:, PITCH] == DOWNBEAT, STEP]
+    return np.unique(np.append(starts, song.length)).astype(np.int64)
+
+
 def meter_spans(song: NoteTable) -> list[tuple[float, float, float, float]]:
     """A song's meters in order: where each begins, its beats and their unit, and where it ends.
 

@@ -100,6 +100,18 @@ def test_windows_begin_anywhere_and_move_anyhow():
     assert set(shifts.tolist()) == set(range(-5, 7))
 
 
+@pytest.mark.parametrize(
+    ("ratio", "window", "wanted"), [(1, 60, {0, 12, 24, 36, 52, 68}), (8, 56, {0, 24})]
+)
+@pytest.mark.parametrize("train", [True, False])
+def test_windows_begin_on_bars_when_asked(ratio, window, wanted, train):
+    songs = [song(0).replace(meters=np.array([[0, 3, 4], [36, 4, 4]], float))]
+    task = dataclasses.replace(PAIR, compress=Compression(ratio, ratio))
+    options = {**OPTIONS, "window": window, "starts": "bars", "train": train}
+    stream = data.dataset(songs, task, **options, **({} if train else {"num_batches": 20}))
+    assert set(np.concatenate([stream[k]["start"] for k in range(20)]).tolist()) == wanted
+
+
 def test_the_seed_decides():
     first = data.dataset(SONGS, PAIR, **OPTIONS)
     again = data.dataset(SONGS, PAIR, **OPTIONS)
@@ -264,6 +276,7 @@ def test_what_has_been_found_usable_is_taken():
         ({"batch_size": 0}, "batch size"),
         ({"window": 0}, "window"),
         ({"seed": -1}, "seed"),
+        ({"starts": "beats"}, "starts='beats' is not known; choose from anywhere, bars"),
         ({"window": 1000}, "no song"),
     ],
 )

@@ -138,6 +138,7 @@ def test_epochs_or_steps(built, tmp_path):
         ({"vocabulary": "velocity"}, "vocabulary"),
         ({"seed": 6, "pitch_shift": False}, "pitch_shift, seed"),
         ({"pad_short": True}, "pad_short"),
+        ({"starts": "bars"}, "starts"),
         ({"compress": {"target": 2}}, "compress"),
         ({"task": "melody-to-chord"}, "data or task"),
         ({"reference": "all"}, "data or task"),

@@ -153,6 +153,23 @@ def test_draws_cover_what_is_allowed():
     assert windows.draw(90, 90, rng) == Draw(0, 0)
 
 
+def test_draws_among_given_starts():
+    rng, starts = np.random.default_rng(0), np.array([0, 12, 24, 40])
+    draws = [windows.draw(100, 76, rng, starts=starts) for _ in range(100)]
+    assert {d.start for d in draws} == {0, 12, 24}
+    strided = [windows.draw(100, 76, rng, stride=8, starts=starts) for _ in range(100)]
+    assert {d.start for d in strided} == {0, 24}
+    assert windows.draw(50, 76, rng, starts=starts) == Draw(0, 0)
+
+
+def test_starts_are_bar_lines():
+    table = song(0, bars=2)
+    assert windows.bar_starts(table).tolist() == [0, 16]
+    triple = table.replace(meters=np.array([[0.0, 6.0, 8.0]]))
+    assert windows.bar_starts(triple).tolist() == [0, 12, 24]
+    assert windows.bar_starts(empty(0)).tolist() == [0]
+
+
 @pytest.mark.parametrize("ratio", [1, 2, 4])
 @pytest.mark.parametrize("vocabulary", [PLAIN, VELOCITY])
 def test_a_window_is_that_stretch_of_the_moved_song(vocabulary, ratio):

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 
 from m4m_jax.evaluation import sounding
 from m4m_jax.music import NoteTable
@@ -19,15 +18,6 @@ def test_pitches_that_sound():
     classes = sounding.class_roll(table.notes, 4)
     assert classes.sum(axis=0).tolist() == [4, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0]
     assert not sounding.class_roll(part([(0, 4, 60)], 4, drum=True).notes, 4).any()
-
-
-@pytest.mark.parametrize(
-    ("meters", "lines"),
-    [([], [0, 16, 32, 40]), ([[0, 3, 4], [24, 6, 8]], [0, 12, 24, 36, 40])],
-)
-def test_bars(meters, lines):
-    song = part([(0, 1, 60)], 40).replace(meters=np.array(meters, float).reshape(-1, 3))
-    assert sounding.bar_lines(song).tolist() == lines
 
 
 def test_from_a_step_on():

@@ -259,6 +259,13 @@ def test_beats_follow_the_meters():
     assert on[42] == [*range(0, 28, 2), 28, 30, 32, 34, 35, 37, 39, 41, *range(42, 60, 2)]
 
 
+@pytest.mark.parametrize(
+    ("meters", "lines"), [((), [0, 16, 32, 40]), (((0, 3, 4), (24, 6, 8)), [0, 12, 24, 36, 40])]
+)
+def test_bar_lines(meters, lines):
+    assert lb.bar_lines(song(length=40, meters=meters)).tolist() == lines
+
+
 def test_a_meter_past_the_end_is_never_reached():
     table = lb.beats_to_notes(song(length=16, meters=((0, 4, 4), (32, 3, 4))))
     assert table.notes[:, 0].max() == 14

@@ -14,8 +14,8 @@ from m4m_jax.evaluation.catalogue import METRICS, Metric
 from m4m_jax.evaluation.judged import Judged, JudgedSong
 from m4m_jax.evaluation.page.plots import strip_plot
 from m4m_jax.evaluation.scoring import Figures
-from m4m_jax.evaluation.sounding import bar_lines
 from m4m_jax.evaluation.summary import Summary, mean_and_deviation
+from m4m_jax.music.labels import bar_lines
 from m4m_jax.music.notes import DRUM_PROGRAM, DURATION, PITCH, PROGRAM, STEP, VELOCITY, NoteTable
 
 SHOWN = 20
