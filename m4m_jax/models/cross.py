@@ -60,8 +60,11 @@ NEAR = 11.0
 """How much higher a new link scores a reference step at the query's place than one far away."""
 
 BAND = (0.09, 0.5)
-"""Radians a step, of the features that a new link reads its place from: so slow that the next steps
-score about as much as the query's own, so fast that those a bar away score less."""
+"""Radians a step, of the features that a new link's first heads read their place from: so slow that
+the next steps score about as much as the query's own, so fast that those a bar away score less."""
+
+WIDER = 4
+"""How much farther the next of a new link's heads looks than the first half, and the rest again."""
 
 
 def step_table(steps: int, width: int) -> np.ndarray:
@@ -78,13 +81,17 @@ def near_sighted(
     """A first position map [D, width] with which a link looks at the reference around its own step.
 
     Queries and keys share the map, so that equal steps score `NEAR` and others less, the further
-    apart they are. A link that begins with all steps alike is long in learning where to look.
+    apart they are. Half of the heads look at a step or two, the next at a bar, the others at some:
+    a chord depends on what is around it. A link that begins with all steps alike is long in
+    learning where to look.
     """
     width, inner = shape
-    frequency = np.repeat(10000.0 ** (-np.arange(0, width, 2) / width), 2)  # [D]
-    read = (frequency > BAND[0]) & (frequency < BAND[1])
-    scale = np.sqrt(NEAR / (np.sqrt(inner / heads) * max(read.sum() / 2, 1)))
-    return jax.random.normal(key, shape, dtype) * np.where(read, scale, 0.01)[:, None]
+    frequency = np.repeat(10000.0 ** (-np.arange(0, width, 2) / width), 2)[:, None]  # [D, 1]
+    farther = WIDER ** (np.arange(heads) - (heads - 1) // 2).clip(0, 2)  # [H]
+    slowed = frequency * np.repeat(farther, inner // heads)  # [D, width]
+    read = (slowed > BAND[0]) & (slowed < BAND[1])
+    scale = np.sqrt(NEAR / (np.sqrt(inner / heads) * np.maximum(read.sum(axis=0) / 2, 1)))
+    return jax.random.normal(key, shape, dtype) * np.where(read, scale, 0.01)
 
 
 def scaled(factor: float) -> Initializer:

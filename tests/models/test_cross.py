@@ -11,7 +11,7 @@ import pytest
 from flax import nnx
 
 from m4m_jax.models.adapter import AdapterParam
-from m4m_jax.models.cross import CrossAdapter, CrossConfig, step_table
+from m4m_jax.models.cross import CrossAdapter, CrossConfig, near_sighted, step_table
 from m4m_jax.models.lm import LM, preset
 from m4m_jax.models.lora import LoRAConfig, attach_lora
 from m4m_jax.models.noise import Noise
@@ -62,6 +62,20 @@ def test_whitened_links_hear_all_directions_alike():
         assert now[0] > 0.3
     # A new adapter still changes nothing.
     np.testing.assert_allclose(token_nlls(system, batch), want, atol=2e-5)
+
+
+@pytest.mark.parametrize(
+    ("heads", "reach"), [(1, [2]), (2, [2, 8]), (4, [2, 2, 8, 32]), (6, [2, 2, 2, 8, 32, 32])]
+)
+def test_heads_of_a_new_link_look_around_their_own_step_each_at_its_distance(heads, reach):
+    steps, width, inner = 384, 512, 128 * heads
+    kernel = near_sighted(jax.random.key(0), (width, inner), heads=heads)
+    place = (step_table(steps, width) @ np.asarray(kernel)).reshape(steps, heads, -1)
+    scores = np.einsum("qhd,khd->hqk", place[[192]], place) / np.sqrt(128)
+    weights = np.asarray(jax.nn.softmax(scores, axis=-1))[:, 0]  # [H, steps]
+    for head, most in zip(weights, reach, strict=True):
+        assert head[192 - most : 193 + most].sum() > 0.8
+        assert head[192 - most // 3 : 193 + most // 3].sum() < 0.6
 
 
 def test_the_position_table_becomes_sines():
