@@ -32,9 +32,8 @@ def find_meters(song: NoteTable, chord_starts: Iterable[int] = ()) -> np.ndarray
     """A song's meters, float64 [k, 3] as in NoteTable.meters, found where the file tells little.
 
     A map of several meters is taken as it is, and so is one that begins later. One meter from the
-    first step on may be what a
-    program writes when nobody said anything: it gives the length of a bar, and bars begin where the
-    notes say. Without any, so is the length: 4/4, 3/4 or 6/8.
+    first step on may be what a program writes when nobody said anything: it gives the length of a
+    bar, and bars begin where the notes say. Without any, the length is found, too: 4/4, 3/4 or 6/8.
 
     Args:
         song: its drums count too.

@@ -47,8 +47,7 @@ def half_bars(chords: NoteTable) -> np.ndarray:
     some = place % 4096 > 0
     place, first, steps = place[some], first[some], steps[some]
     order = np.lexsort((first, -steps, place // 4096))
-    slots, best = np.unique(place[order] // 4096, return_index=True)
-    del slots
+    _, best = np.unique(place[order] // 4096, return_index=True)
     return (place[order][best, None] % 4096 >> np.arange(12)) % 2 > 0
 
 

@@ -12,11 +12,11 @@ from etils import epath
 from m4m_jax.errors import M4MError
 from m4m_jax.evaluation.distribution import distances
 from m4m_jax.evaluation.draws import Draws
-from m4m_jax.evaluation.judged import Judged
+from m4m_jax.evaluation.judged import TRUTH, Judged
 from m4m_jax.evaluation.judging import Setting, judge
 from m4m_jax.evaluation.page.build import build
-from m4m_jax.evaluation.pairing import NO_TRUTH, Folder, LeftOut, Source, Split, Views
-from m4m_jax.files import atomic_path, check_folder
+from m4m_jax.evaluation.pairing import Folder, LeftOut, Source, Split, Views
+from m4m_jax.files import absolute, atomic_path, check_folder
 from m4m_jax.music.tasks import Task, get_task, written_name
 from m4m_jax.progress import progress_bar
 
@@ -54,8 +54,9 @@ def named_folders(given: Sequence[str]) -> dict[str, Folder]:
     for text in given:
         name, equals, place = text.partition("=")
         if not equals or "/" in name:
-            place, name = text, epath.Path(text).name
-        if name in found or name == "truth":
+            place, name = text, ""
+        name = name or absolute(place).name
+        if name in found or name == TRUTH:
             raise M4MError(f"--generated {text}: {name} is taken; give another name, NAME={place}")
         found[name] = Folder(place)
     return found
@@ -126,44 +127,52 @@ def evaluate(
         names,
         parts_of_samples(target_part, list(systems)),
     )
-    setting = Setting(task, songs, systems, views, draws.prompt_steps, steps)
-    only = None if songs is None or limit is None else songs.stems()[:limit]
+    setting = Setting(task, songs, systems, views, draws.prompt_steps, steps, limit)
+    _check_given(setting, reference, target)
+    only: list[str] | None = None
     left_out: list[LeftOut] = []
     if model is not None:
-        side = model_side.write(setting, writer, epath.Path(out), draws, limit)
+        side = model_side.write(setting, writer, epath.Path(out), draws)
         setting, only, left_out = side.setting, side.stems, side.left_out
     with progress_bar("judging") as progress:
         judged = judge(setting, only, progress)
-    _check_given(judged, reference, target)
     judged.left_out[:0] = left_out
-    judged.settings |= _told(setting, draws if model is not None else None, limit)
-    judged.distances, reason = distances(judged)
-    if reason:
-        judged.notes.append(reason)
+    judged.settings |= _told(setting, draws if model is not None else None)
+    judged.distances, remarks = distances(judged)
+    judged.notes += remarks
     write_report(judged, out)
     return judged
 
 
-def _check_given(judged: Judged, reference: str | None, target: str | None) -> None:
+def _check_given(setting: Setting, reference: str | None, target: str | None) -> None:
     """Raise M4MError where a part that the user names is in no song at all."""
-    no_truth = [item for item in judged.lacking if item.what == NO_TRUTH]
-    no_reference = [item for item in judged.lacking if item.what != NO_TRUTH]
-    parts = [song.parts for song in judged.songs]
-    for option, given, there, lacks in (
-        ("--reference", reference, [one.reference for one in parts], no_reference),
-        ("--target", target, [one.truth for one in parts], no_truth),
-    ):
-        if given is not None and lacks and all(part is None for part in there):
-            first = lacks[0]
-            raise M4MError(f"{option} {given}: no song has it; {first.song}: {first.reason}")
+    for option, given in (("--reference", reference), ("--target", target)):
+        if given is None or setting.songs is None:
+            continue
+        if (lacks := _lacked_by_all(setting, setting.songs, given)) is not None:
+            raise M4MError(f"{option} {given}: no song has it; {lacks}")
 
 
-def _told(setting: Setting, draws: Draws | None, limit: int | None) -> dict[str, Any]:
+def _lacked_by_all(setting: Setting, songs: Source, part: str) -> str | None:
+    """Why the first song lacks a part, where all do; None where one has it, or none is read."""
+    first = None
+    for stem in songs.stems():
+        try:
+            reason = setting.views.part(setting.read(songs, stem), part)[1]
+        except M4MError:  # such a song is left out when it is judged
+            continue
+        if reason is None:
+            return None
+        first = first or f"{stem}: {reason}"
+    return first
+
+
+def _told(setting: Setting, draws: Draws | None) -> dict[str, Any]:
     """How it was judged, as `report.json` has it."""
     return {
         "songs": None if setting.songs is None else setting.songs.about,
         "systems": {name: str(folder.path) for name, folder in setting.systems.items()},
-        **{"prompt": setting.skip, "steps": setting.steps, "limit": limit},
+        **{"prompt": setting.skip, "steps": setting.steps, "limit": setting.limit},
         "draws": None if draws is None else asdict(draws),
     }
 
@@ -175,4 +184,4 @@ def write_report(judged: Judged, out: epath.PathLike) -> None:
     report = json.dumps(judged.as_json(), indent=1, allow_nan=False)
     for name, text in ((REPORT, report + "\n"), (PAGE, build(judged))):
         with atomic_path(folder / name) as temporary:
-            temporary.write_text(text)
+            temporary.write_bytes(text.encode())

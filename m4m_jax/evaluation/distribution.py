@@ -7,16 +7,21 @@ import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from m4m_jax.evaluation.judged import Judged
+from m4m_jax.evaluation.judged import Judged, JudgedSong
 from m4m_jax.music.notes import NoteTable, write_midi
 
 PACKAGE = "frechet_music_distance"
+_NAME = "Fréchet Music Distance"
+_FEWEST = 2
+"""Files that a distribution is fitted to."""
 
 Distance = Callable[[str, str], float]
 """Of two folders of MIDI files."""
 
 
-def distances(judged: Judged, distance: Distance | None = None) -> tuple[dict[str, float], str]:
+def distances(
+    judged: Judged, distance: Distance | None = None
+) -> tuple[dict[str, float], list[str]]:
     """The Fréchet Music Distance of each system from the songs, lower being nearer.
 
     Retkowski, Stępniak and Modrzejewski, "Frechet Music Distance" (arXiv 2412.07948): the distance
@@ -29,28 +34,43 @@ def distances(judged: Judged, distance: Distance | None = None) -> tuple[dict[st
         distance: that of two folders; the package frechet-music-distance, if it is installed.
 
     Returns:
-        Distances by system, and why there are none (empty where there are).
+        Distances by system, and remarks: why there are none, or of which system, and how many
+        files without notes are not among them.
     """
     songs = [song for song in judged.songs if song.parts.truth is not None]
     if distance is None and importlib.util.find_spec(PACKAGE) is None:
-        return {}, "no Fréchet Music Distance: the package frechet-music-distance is not installed"
-    if len(songs) < 2:
-        return {}, "no Fréchet Music Distance: it needs two songs or more with a truth"
-    sets = {"truth": [_files(song.parts.reference, song.parts.truth) for song in songs]}
-    for system in judged.systems:
-        sets[system] = [
-            _files(song.parts.reference, sample.part)
-            for song in songs
-            for sample in song.systems.get(system, [])
-        ]
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            places = {name: _write(Path(folder) / name, tables) for name, tables in sets.items()}
-            score = distance or _package_distance()
-            return {s: float(score(places["truth"], places[s])) for s in judged.systems}, ""
-    except Exception as error:  # of a package that fetches weights and runs a network
-        reason = str(error).partition("\n")[0] or type(error).__name__
-        return {}, f"no Fréchet Music Distance: frechet-music-distance failed ({reason})"
+        return {}, [f"no {_NAME}: the package frechet-music-distance is not installed"]
+    if len(songs) < _FEWEST:
+        return {}, [f"no {_NAME}: it needs two songs or more with a truth"]
+    found, remarks = {}, []
+    with tempfile.TemporaryDirectory() as folder:
+        truth = Path(folder) / "truth"
+        _write(truth, [_joined(song.parts.reference, song.parts.truth) for song in songs])
+        for number, system in enumerate(judged.systems):
+            tables = _of_system(songs, system)
+            place = Path(folder) / str(number)
+            count = _write(place, tables)
+            if silent := len(tables) - count:
+                remarks.append(f"{_NAME}: {silent} samples of {system} have no notes")
+            if count < _FEWEST:
+                remarks.append(f"no {_NAME} of {system}: it needs two samples or more with notes")
+                continue
+            try:
+                score = distance or _package_distance()
+                found[system] = float(score(str(truth), str(place)))
+            except Exception as error:  # of a package that fetches weights and runs a network
+                reason = str(error).partition("\n")[0] or type(error).__name__
+                remarks.append(f"no {_NAME} of {system}: frechet-music-distance failed ({reason})")
+    return found, remarks
+
+
+def _of_system(songs: Sequence[JudgedSong], system: str) -> list[NoteTable]:
+    """A system's samples with their references."""
+    return [
+        _joined(sample.reference or song.parts.reference, sample.part)
+        for song in songs
+        for sample in song.systems.get(system, [])
+    ]
 
 
 def _package_distance() -> Distance:
@@ -62,14 +82,15 @@ def _package_distance() -> Distance:
     return metric.score
 
 
-def _files(reference: NoteTable | None, part: NoteTable | None) -> NoteTable:
+def _joined(reference: NoteTable | None, part: NoteTable | None) -> NoteTable:
     tables = [table for table in (reference, part) if table is not None]
     return NoteTable.concat(tables)
 
 
-def _write(folder: Path, tables: Sequence[NoteTable]) -> str:
+def _write(folder: Path, tables: Sequence[NoteTable]) -> int:
+    """Write the tables that have notes into a folder that is made; how many they are."""
     folder.mkdir(parents=True)
-    for number, table in enumerate(tables):
-        if len(table.notes):
-            write_midi(table, folder / f"{number}.mid")
-    return str(folder)
+    kept = [table for table in tables if len(table.notes)]
+    for number, table in enumerate(kept):
+        write_midi(table, folder / f"{number}.mid")
+    return len(kept)

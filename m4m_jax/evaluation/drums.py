@@ -9,7 +9,8 @@ from m4m_jax.evaluation.sounding import drums
 from m4m_jax.music.labels import bar_lines
 from m4m_jax.music.notes import PITCH, STEP, NoteTable
 
-# By the percussion key map of General MIDI, level 1.
+# By the percussion key map of General MIDI, level 1. All other percussion is one more group, which
+# `group_f1` judges too.
 GROUPS = {
     "kick": (35, 36),
     "snare": (37, 38, 39, 40),

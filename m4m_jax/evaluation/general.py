@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from m4m_jax.evaluation.sounding import pitch_roll, pitched
+from m4m_jax.evaluation.sounding import begun_from, from_step, pitch_roll, pitched
 from m4m_jax.music.labels import bar_lines
 from m4m_jax.music.notes import PITCH, STEP, NoteTable
 
@@ -17,19 +17,21 @@ _MAJOR = np.isin(np.arange(12), (0, 2, 4, 5, 7, 9, 11))
 _SCALES = np.stack([np.roll(_MAJOR, root) for root in range(12)])
 
 
-def figures(table: NoteTable) -> dict[str, float]:
+def figures(table: NoteTable, skip: int = 0) -> dict[str, float]:
     """All of this module's figures of a part; what it has too few notes for is left out.
 
-    table: the part's notes, with the song's length and meters.
+    table: the part's notes, with the song's length and meters. skip: steps at the beginning that
+    are not judged. Notes that ring on from there sound, but are not counted.
     """
+    sounding, begun = from_step(table, skip), begun_from(table, skip)
     found = {
-        "note_density": note_density(table),
-        "empty_steps": empty_steps(table),
-        "polyphony": polyphony(table),
-        "pitch_range": pitch_range(table),
-        "pitch_class_entropy": pitch_class_entropy(table),
-        "scale_consistency": scale_consistency(table),
-        "groove_similarity": groove_similarity(table),
+        "note_density": note_density(begun),
+        "empty_steps": empty_steps(sounding),
+        "polyphony": polyphony(sounding),
+        "pitch_range": pitch_range(sounding),
+        "pitch_class_entropy": pitch_class_entropy(begun),
+        "scale_consistency": scale_consistency(begun),
+        "groove_similarity": groove_similarity(begun),
     }
     return {name: value for name, value in found.items() if value is not None}
 
@@ -46,7 +48,10 @@ def empty_steps(table: NoteTable) -> float | None:
 
 
 def polyphony(table: NoteTable) -> float | None:
-    """Pitches that sound at once, the mean over steps at which any does; MusPy's `polyphony`."""
+    """Pitches that sound at once, the mean over steps at which any does.
+
+    As MusPy's `polyphony`, which leaves drums out; here they count.
+    """
     count = pitch_roll(table.notes, table.length).sum(axis=1)
     return float(count[count > 0].mean()) if count.any() else None
 
@@ -91,9 +96,11 @@ def groove_similarity(table: NoteTable) -> float | None:
     Wu and Yang, "The Jazz Transformer on the front line" (ISMIR 2020), section 5.2: the grooving
     pattern of a bar says at which positions notes begin, and the similarity of two bars is the
     share of positions at which they agree. Here a bar of 4/4 has 16 positions, and only bars of
-    equal length are paired; None where there are no two. (MusPy's `groove_consistency` takes
-    neighbouring bars only.)
+    equal length are paired; None where there are no two, or no notes. (MusPy's `groove_consistency`
+    takes neighbouring bars only.)
     """
+    if not len(table.notes):
+        return None
     onset = onsets(table)
     lines = bar_lines(table)
     starts, lengths = lines[:-1], np.diff(lines)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from m4m_jax.evaluation.sounding import class_roll, pitched
+from m4m_jax.evaluation.sounding import begun_from, class_roll, from_step, pitched
 from m4m_jax.music.notes import PITCH, STEP, NoteTable
 
 # How a melody's tone so many semitones above a chord's sounds (Yeh et al., PCS): unison, thirds,
@@ -20,13 +20,19 @@ _NEAR = 2
 """Semitones that a proper non-chord tone may be away from what follows it."""
 
 
-def figures(melody: NoteTable, chords: NoteTable) -> dict[str, float]:
-    """All of this module's figures; those that nothing can be said of are left out."""
+def figures(melody: NoteTable, chords: NoteTable, skip: int = 0) -> dict[str, float]:
+    """All of this module's figures; those that nothing can be said of are left out.
+
+    skip: steps at the beginning that are not judged. Notes that ring on from there sound, but are
+    none of those that CTnCTR counts.
+    """
+    begun = begun_from(melody, skip)
+    melody, chords = from_step(melody, skip), from_step(chords, skip)
     length = max(melody.length, chords.length)
     sung, heard = class_roll(melody.notes, length), class_roll(chords.notes, length)
     found = {
         "chord_tone_ratio": chord_tone_ratio(sung, heard),
-        "ctnctr": chord_to_nonchord_ratio(melody.notes, heard),
+        "ctnctr": chord_to_nonchord_ratio(begun.notes, heard),
         "pcs": pitch_consonance(sung, heard),
         "mctd": melody_chord_distance(sung, heard),
         "coverage": coverage(sung, heard),
@@ -65,8 +71,8 @@ def chord_to_nonchord_ratio(melody: np.ndarray, heard: np.ndarray) -> float | No
     """CTnCTR of Yeh et al.: (n_c + n_p) / (n_c + n_n).
 
     n_c are notes that begin on a tone of their chord and n_n those that do not; n_p are those of
-    the latter that a note up to two semitones away follows next. melody: int32 [n, 6]; heard: pitch
-    classes of the chords, bool [T, 12].
+    the latter that a note up to two semitones away follows next; the same pitch again is so near,
+    too. melody: int32 [n, 6]; heard: pitch classes of the chords, bool [T, 12].
     """
     notes = pitched(melody)
     has_chord = heard[notes[:, STEP]].any(axis=1)

@@ -10,14 +10,32 @@ from m4m_jax.evaluation.scoring import Figures, Parts
 from m4m_jax.evaluation.summary import Summary, summarize
 from m4m_jax.music.notes import NoteTable
 
+TRUTH = "truth"
+"""What the songs' own parts are called among the systems."""
+
+
+def printable(text: str) -> str:
+    """A text without what a file's name may have and no encoding: bytes that are not UTF-8."""
+    return text.encode(errors="replace").decode()
+
 
 @dataclass(frozen=True)
 class Sample:
-    """A sample of a song: its file, its notes, its figures."""
+    """A sample of a song.
+
+    Attributes:
+        file: where it is.
+        part: its notes, on the song's clock.
+        figures: what was found.
+        reference: the reference in its file, where the song has none.
+        past_end: how many notes begin past the song's end; they are not in `part`.
+    """
 
     file: str
     part: NoteTable
     figures: Figures
+    reference: NoteTable | None = None
+    past_end: int = 0
 
 
 @dataclass(frozen=True)
@@ -64,13 +82,17 @@ class Judged:
             [sample.figures for sample in song.systems.get(system, ())] for song in self.songs
         )
 
+    def summaries(self) -> dict[str, dict[str, Summary]]:
+        """All of a table's columns: the truth's figures, then each system's."""
+        return {TRUTH: self.truth_summary()} | {name: self.summary(name) for name in self.systems}
+
     def counts(self) -> dict[str, int]:
         """How many songs stand behind each column: the truth's, then each system's."""
         of_systems = {
             system: sum(bool(song.systems.get(system)) for song in self.songs)
             for system in self.systems
         }
-        return {"truth": sum(bool(song.truth) for song in self.songs), **of_systems}
+        return {TRUTH: sum(bool(song.truth) for song in self.songs), **of_systems}
 
     def uneven(self) -> str | None:
         """A warning where means are over different songs, else None; no truth at all is none."""
@@ -79,6 +101,19 @@ class Judged:
         if not fewer:
             return None
         return f"{', '.join(fewer)} of {total} songs; means are over different songs"
+
+    def past_ends(self) -> list[str]:
+        """For each system that wrote past the ends of songs, how much."""
+        found = []
+        for system in self.systems:
+            counts = [s.past_end for song in self.songs for s in song.systems.get(system, ())]
+            if notes := sum(counts):
+                samples = sum(count > 0 for count in counts)
+                found.append(
+                    f"{system}: {notes} notes of {samples} samples begin past their songs' ends"
+                    " and are not judged"
+                )
+        return found
 
     def as_json(self) -> dict[str, Any]:
         """What `report.json` holds."""
@@ -97,7 +132,7 @@ class Judged:
 
 def _song_json(song: JudgedSong) -> dict[str, Any]:
     systems = {
-        system: [{"file": s.file, "figures": s.figures} for s in samples]
+        system: [{"file": s.file, "figures": s.figures, "past_end": s.past_end} for s in samples]
         for system, samples in song.systems.items()
     }
     return {"name": song.name, "truth": song.truth, "systems": systems}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
@@ -12,10 +11,12 @@ from etils import epath
 from m4m_jax import generation, pretrained
 from m4m_jax.errors import M4MError
 from m4m_jax.evaluation.draws import Draws
+from m4m_jax.evaluation.judged import TRUTH
 from m4m_jax.evaluation.judging import Setting
 from m4m_jax.evaluation.likelihood import Likelihoods, language_model
 from m4m_jax.evaluation.pairing import Folder, LeftOut, Source
-from m4m_jax.evaluation.writing import settings_of, settle, write_samples
+from m4m_jax.evaluation.writing import MadeOf, settings_of, write_samples
+from m4m_jax.files import absolute
 from m4m_jax.pretrained import Model
 from m4m_jax.progress import progress_bar
 
@@ -41,8 +42,8 @@ class Side(NamedTuple):
 
 def system_name(path: epath.PathLike) -> str:
     """What a model is called: its directory, or its file without suffix."""
-    path = os.fspath(path)
-    return epath.Path(path if "://" in path else os.path.abspath(path)).stem
+    place = absolute(path)
+    return place.name if place.is_dir() else place.stem
 
 
 def check(path: epath.PathLike, songs: Source | None, systems: Collection[str]) -> None:
@@ -55,6 +56,8 @@ def check(path: epath.PathLike, songs: Source | None, systems: Collection[str]) 
         raise M4MError("a model writes to songs: give --data NAME or --truth DIR")
     if (name := system_name(path)) in systems:
         raise M4MError(f"{name} is the model's name; give the folder another, NAME=DIR")
+    if name == TRUTH:
+        raise M4MError(f"{path}: {TRUTH} is what the songs' own parts are called; rename the model")
 
 
 def load(path: epath.PathLike, bases: Sequence[epath.PathLike], task: str) -> Writer:
@@ -71,9 +74,7 @@ def load(path: epath.PathLike, bases: Sequence[epath.PathLike], task: str) -> Wr
     )
 
 
-def write(
-    setting: Setting, writer: Writer, out: epath.Path, draws: Draws, limit: int | None
-) -> Side:
+def write(setting: Setting, writer: Writer, out: epath.Path, draws: Draws) -> Side:
     """Write a model's samples to the songs of a setting, into the folder `out`.
 
     Raises:
@@ -81,17 +82,19 @@ def write(
     """
     songs, name, model = setting.songs, writer.name, writer.model
     assert songs is not None
-    settle(out, settings_of(setting, writer.model, draws))
+    made_of = MadeOf(out, settings_of(setting, model, draws))
     folder = out / MIDI / name
     with progress_bar("writing samples") as progress:
-        written = write_samples(setting, songs, model, folder, draws, limit, progress)
-    if not written.stems:
-        reason = written.left_out[0].reason if written.left_out else "there are no songs"
-        raise M4MError(f"nothing can be written, {len(written.left_out)} left out: {reason}")
+        written = write_samples(setting, songs, model, folder, draws, made_of, progress)
+    left_out = list(written.strangers)
+    if not written.songs:
+        reason = f"{left_out[0].what}: {left_out[0].reason}" if left_out else "there are no songs"
+        raise M4MError(f"nothing can be written, {len(left_out)} left out: {reason}")
     judged = dataclasses.replace(
         setting,
         systems={name: Folder(folder), **setting.systems},
         views=dataclasses.replace(setting.views, ours=frozenset([name])),
+        paired={name: written._replace(strangers=())},
         likelihood=Likelihoods(model, writer.lm, out / _LIKELIHOODS, setting.skip),
     )
-    return Side(judged, written.stems, written.left_out)
+    return Side(judged, list(written.songs), left_out)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
@@ -14,6 +14,7 @@ from m4m_jax import datasets
 from m4m_jax.datasets.folders import files_below
 from m4m_jax.errors import M4MError
 from m4m_jax.evaluation.scoring import Parts
+from m4m_jax.files import absolute
 from m4m_jax.music.notes import TRACK, NoteTable, read_midi
 from m4m_jax.music.parts import NoSplitError, list_parts, select
 
@@ -30,6 +31,11 @@ class LeftOut(NamedTuple):
 
     what: str
     reason: str
+
+
+def not_judged(what: str, error: M4MError) -> LeftOut:
+    """What an error keeps from being judged; its reason does not name it again."""
+    return LeftOut(what, str(error).removeprefix(f"{what}: "))
 
 
 class Lacking(NamedTuple):
@@ -86,7 +92,7 @@ class Folder:
 
     def __init__(self, path: epath.PathLike):
         """Raises M4MError where there is no such folder, or no MIDI file in it."""
-        self.path, self.about = epath.Path(path), str(path)
+        self.path, self.about = epath.Path(path), str(absolute(path))
         self.parts: Mapping[str, str] = {}
         self._files = _by_stem(files_below(self.path, _MIDI, "MIDI file"))
 
@@ -146,11 +152,11 @@ class Views:
 
     def song(self, song: NoteTable) -> tuple[Parts, Reasons]:
         """A song's parts, as far as it has them with notes, and why it has not."""
-        reference, no_reference = self._part(song, self.reference)
-        truth, no_truth = self._part(song, self.target)
+        reference, no_reference = self.part(song, self.reference)
+        truth, no_truth = self.part(song, self.target)
         return Parts(reference, truth), Reasons(no_reference, no_truth)
 
-    def _part(self, song: NoteTable, part: str | None) -> tuple[NoteTable | None, str | None]:
+    def part(self, song: NoteTable, part: str | None) -> tuple[NoteTable | None, str | None]:
         """A part of a song, or why there is none; neither where none is asked for."""
         if part is None:
             return None, None
@@ -176,10 +182,9 @@ class Views:
         """
         part = self.of_samples.get(system)
         named = _tracks_named(song, self.written)
-        if system in self.ours:  # nothing may have been written
+        known = part is None and named.any() and _COUNTED.fullmatch(self.target)
+        if known or system in self.ours:  # nothing may have been written
             return song.replace(notes=song.notes[named[song.notes[:, TRACK]]])
-        if part is None and named.any() and _COUNTED.fullmatch(self.target):
-            part = self.written
         return select(song, part or self.target, names=self.names)
 
     def given_in(self, song: NoteTable) -> NoteTable | None:
@@ -198,27 +203,48 @@ class Views:
 
 
 def _tracks_named(song: NoteTable, name: str) -> np.ndarray:
-    """Which tracks have this name, in any case: bool [tracks]."""
-    return np.array([track.name.strip().casefold() == name for track in song.tracks], bool)
+    """Which tracks have this name, in any case; as "drums", those of drums alone: bool [tracks]."""
+    return np.array(
+        [
+            track.name.strip().casefold() == name and (track.is_drum or name != "drums")
+            for track in song.tracks
+        ],
+        bool,
+    )
 
 
-def pair(folder: Folder, songs: list[str] | None) -> tuple[dict[str, list[str]], list[LeftOut]]:
-    """Pair a folder's files with songs: a song's stem -> its samples' stems, in their order.
+class Paired(NamedTuple):
+    """A system's files, by songs.
+
+    Attributes:
+        songs: a song's stem -> its samples' stems, in their order.
+        strangers: the files without a song.
+        ambiguous: the stems of files that could be another song's, too.
+    """
+
+    songs: Mapping[str, list[str]]
+    strangers: Sequence[LeftOut] = ()
+    ambiguous: Sequence[str] = ()
+
+
+def pair(folder: Folder, songs: list[str] | None) -> Paired:
+    """Pair a folder's files with songs.
 
     A file belongs to the song of its stem, or, as STEM_k, to that of STEM. songs: all stems; where
     there are none, files that share a stem up to `_k` are one song's.
-
-    Returns also the files without a song.
     """
     known = None if songs is None else set(songs)
     found: dict[str, list[tuple[int, str]]] = {}
-    strangers = []
+    strangers, ambiguous = [], []
     for stem in folder.stems():
         match = _NUMBERED.fullmatch(stem)
         if match and (known is None or (stem not in known and match[1] in known)):
             found.setdefault(match[1], []).append((int(match[2]), stem))
         elif known is None or stem in known:
             found.setdefault(stem, []).append((0, stem))
+            if match and known and match[1] in known:
+                ambiguous.append(stem)
         else:
             strangers.append(LeftOut(str(folder.file(stem)), "no song has this name"))
-    return {song: [stem for _, stem in sorted(found[song])] for song in found}, strangers
+    ordered = {song: [stem for _, stem in sorted(files)] for song, files in found.items()}
+    return Paired(ordered, strangers, ambiguous)

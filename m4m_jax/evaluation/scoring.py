@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from m4m_jax.evaluation import analysis, chords, drums, general, harmony
-from m4m_jax.evaluation.sounding import from_step
-from m4m_jax.music.notes import NoteTable
+from m4m_jax.evaluation.sounding import begun_from, from_step
+from m4m_jax.music.notes import STEP, NoteTable
 
 Figures = dict[str, float]
 
@@ -33,59 +33,61 @@ class Parts(NamedTuple):
     reference: NoteTable | None
     truth: NoteTable | None
 
-    def after(self, step: int) -> Parts:
-        """The parts from a step on."""
-        return Parts(*(None if table is None else from_step(table, step) for table in self))
-
 
 def on_clock_of(written: NoteTable, song: NoteTable | None) -> NoteTable:
-    """A sample on its song's tempos and meters, and at least as long: what is missing is silence.
+    """A sample on its song's tempos and meters, and as long as it; itself where there is no song.
 
-    A file from elsewhere may have lost them, and bars and seconds are the song's.
+    A file from elsewhere may have lost them, and bars and seconds are the song's. What is missing
+    is silence; notes that begin past the song's end are left out.
     """
     if song is None:
         return written
-    length = max(written.length, song.length)
-    return written.replace(length=length, tempos=song.tempos, meters=song.meters)
+    return written.replace(
+        notes=written.notes[written.notes[:, STEP] < song.length],
+        length=song.length,
+        tempos=song.tempos,
+        meters=song.meters,
+    )
 
 
-def score(task: str, part: NoteTable, reference: NoteTable | None) -> Figures:
-    """The figures of a target part by itself and with its reference."""
-    found, families = general.figures(part), FAMILIES.get(task, ())
+def score(task: str, part: NoteTable, reference: NoteTable | None, skip: int = 0) -> Figures:
+    """The figures of a target part by itself and with its reference.
+
+    skip: steps at the beginning that are not judged.
+    """
+    found, families = general.figures(part, skip), FAMILIES.get(task, ())
     if "chords" in families:
-        found |= chords.figures(part)
+        found |= chords.figures(from_step(part, skip))
         if reference is not None:
-            found |= harmony.figures(reference, part)
+            found |= harmony.figures(reference, part, skip)
     if "melody" in families and reference is not None:
-        found |= harmony.figures(part, reference)
+        found |= harmony.figures(part, reference, skip)
     return found
 
 
-def compare(task: str, written: NoteTable, truth: NoteTable) -> Figures:
-    """The figures of a sample beside the truth."""
+def compare(task: str, written: NoteTable, truth: NoteTable, skip: int = 0) -> Figures:
+    """The figures of a sample beside the truth; skip: as for `score`."""
     found: Figures = {}
+    begun = begun_from(truth, skip), begun_from(written, skip)
     for family in FAMILIES.get(task, ()):
         if family in ("chords", "analysis"):
-            found |= chords.agreement(truth, written)
+            found |= chords.agreement(from_step(truth, skip), from_step(written, skip))
         if family == "analysis":
-            found |= analysis.figures(truth, written)
+            found |= analysis.figures(*begun)
         if family == "drums":
-            found |= drums.figures(truth, written)
+            found |= drums.figures(*begun)
     return found
 
 
 def score_sample(task: str, written: NoteTable, song: Parts, skip: int = 0) -> Figures:
-    """All figures of a sample.
+    """All figures of a sample that is on its song's clock.
 
     skip: steps at the beginning that are not judged, since the sample was given them as a prompt.
     """
-    clock = song.truth if song.truth is not None else song.reference
-    part, parts = from_step(on_clock_of(written, clock), skip), song.after(skip)
-    found = score(task, part, parts.reference)
-    return found if parts.truth is None else found | compare(task, part, parts.truth)
+    found = score(task, written, song.reference, skip)
+    return found if song.truth is None else found | compare(task, written, song.truth, skip)
 
 
 def score_truth(task: str, song: Parts, skip: int = 0) -> Figures:
     """The figures of a song's own part; none where it has none."""
-    parts = song.after(skip)
-    return {} if parts.truth is None else score(task, parts.truth, parts.reference)
+    return {} if song.truth is None else score(task, song.truth, song.reference, skip)

@@ -59,6 +59,11 @@ def from_step(table: NoteTable, step: int) -> NoteTable:
     )
 
 
+def begun_from(table: NoteTable, step: int) -> NoteTable:
+    """As `from_step`, with only the notes that begin there: those that ring on have no onset."""
+    return from_step(table.replace(notes=table.notes[table.notes[:, STEP] >= step]), step)
+
+
 def until_step(table: NoteTable, step: int) -> NoteTable:
     """What sounds of a table before a step; a note that lasts longer is cut."""
     notes = table.notes[table.notes[:, STEP] < step]

@@ -14,7 +14,7 @@ from m4m_jax.evaluation.scoring import Figures
 class Summary(TypedDict):
     """One figure over songs, each song's value being the mean over its samples.
 
-    mean, median, sd: over songs; sd is the standard deviation (n - 1), 0 for one song.
+    mean, median, sd: over songs; sd is the standard deviation (n - 1), None for one song.
     within: the standard deviation over the samples of a song, the mean over songs that have
     several; None where none has.
     songs, samples: how many have the figure.
@@ -22,7 +22,7 @@ class Summary(TypedDict):
 
     mean: float
     median: float
-    sd: float
+    sd: float | None
     within: float | None
     songs: int
     samples: int
@@ -30,7 +30,12 @@ class Summary(TypedDict):
 
 def mean_and_deviation(found: Summary) -> str:
     """A figure in short, as tables have it; one song has no deviation."""
-    return f"{found['mean']:.3f} ± " + (f"{found['sd']:.3f}" if found["songs"] > 1 else "-")
+    return f"{found['mean']:.3f} ± " + ("-" if found["sd"] is None else f"{found['sd']:.3f}")
+
+
+def fewer(found: Summary, songs: int) -> str:
+    """Over how many songs a figure is, where that is fewer than its column's; else empty."""
+    return f"{found['songs']} of {songs}" if found["songs"] < songs else ""
 
 
 def summarize(songs: Iterable[Sequence[Figures]]) -> dict[str, Summary]:
@@ -55,7 +60,7 @@ def _summary(values: list[list[float]]) -> Summary:
     return {
         "mean": float(np.mean(means)),
         "median": float(np.median(means)),
-        "sd": float(np.std(means, ddof=1)) if len(means) > 1 else 0.0,
+        "sd": float(np.std(means, ddof=1)) if len(means) > 1 else None,
         "within": float(np.mean(spreads)) if spreads else None,
         "songs": len(values),
         "samples": sum(map(len, values)),

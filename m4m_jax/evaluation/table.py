@@ -9,12 +9,12 @@ import rich.console
 import rich.table
 
 from m4m_jax.evaluation.catalogue import METRICS
-from m4m_jax.evaluation.judged import Judged
-from m4m_jax.evaluation.summary import Summary, mean_and_deviation
+from m4m_jax.evaluation.judged import Judged, printable
+from m4m_jax.evaluation.summary import Summary, fewer, mean_and_deviation
 
 _LISTED = 5
-_WIDE = 160
-"""Columns of what is no terminal: nothing is cut there."""
+_WIDE, _COLUMN = 60, 36
+"""Columns of what is no terminal, and more for each system: nothing is cut there."""
 _ARROWS = {"high": "higher is better", "low": "lower is better", "as truth": "as the truth"}
 
 
@@ -22,39 +22,39 @@ def show(judged: Judged) -> None:
     """Print a table of means and spreads, what was left out, and other remarks."""
     console = rich.console.Console(highlight=False)
     if not console.is_terminal:
-        console = rich.console.Console(highlight=False, width=_WIDE)
+        width = _WIDE + _COLUMN * (1 + len(judged.systems))
+        console = rich.console.Console(highlight=False, width=width)
     console.print(_table(judged))
     distances = [f"Fréchet Music Distance, {s}: {d:.1f}" for s, d in judged.distances.items()]
     for line in (*judged.notes, *distances, *lacking(judged), *left_out(judged)):
-        console.print(line, markup=False, soft_wrap=True)
+        console.print(printable(line), markup=False, soft_wrap=True)
 
 
 def _table(judged: Judged) -> rich.table.Table:
     samples = sum(len(found) for song in judged.songs for found in song.systems.values())
     table = rich.table.Table(
         title=f"{judged.task}: {len(judged.songs)} songs, {samples} samples; mean ± deviation over"
-        " songs, (median)",
+        " songs, (median), songs that have the figure where not all have it",
         title_justify="left",
     )
-    columns = {"truth": judged.truth_summary()}
-    columns |= {system: judged.summary(system) for system in judged.systems}
+    columns, counts = judged.summaries(), judged.counts()
     table.add_column("figure")
     for name in columns:
-        table.add_column(rich.markup.escape(name), justify="right")
+        table.add_column(rich.markup.escape(printable(name)), justify="right", overflow="fold")
     table.add_column("good")
-    table.add_row("songs", *(str(n or "") for n in judged.counts().values()))
+    table.add_row("songs", *(str(n or "") for n in counts.values()))
     for metric in METRICS.values():
-        cells = [cell(found.get(metric.name)) for found in columns.values()]
+        cells = [cell(found.get(metric.name), counts[name]) for name, found in columns.items()]
         if any(cells):
             table.add_row(metric.title, *cells, _ARROWS[metric.good])
     return table
 
 
-def cell(found: Summary | None) -> str:
-    """One figure in short; empty where there is none."""
+def cell(found: Summary | None, songs: int) -> str:
+    """One figure in short; empty where there is none. songs: how many its column has."""
     if found is None:
         return ""
-    return f"{mean_and_deviation(found)} ({found['median']:.3f})"
+    return f"{mean_and_deviation(found)} ({found['median']:.3f}) {fewer(found, songs)}".rstrip()
 
 
 def left_out(judged: Judged) -> list[str]:

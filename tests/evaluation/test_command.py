@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 
 import pytest
 
 from m4m_jax.errors import M4MError
-from m4m_jax.evaluation import command
+from m4m_jax.evaluation import command, table
 from m4m_jax.evaluation.pairing import Folder
 from m4m_jax.music import NoteTable, write_midi
 from tests.evaluation.music import chords, part
@@ -96,6 +97,63 @@ def test_only_the_beginning(place):
     assert [song.name for song in judged.songs] == ["a"]
     assert judged.summary("one")["majmin"]["mean"] == 1
     assert judged.summary("one")["note_density"]["mean"] == 6 / 16
+
+
+def test_the_first_files_without_songs(place):
+    given = [f"one={place / 'one'}"]
+    judged = command.evaluate("melody-to-chord", place / "report", None, given, limit=1)
+    assert [song.name for song in judged.songs] == ["a"]
+    assert judged.settings["limit"] == 1
+
+
+def test_a_name_that_is_no_text(place):
+    """Of a file that belongs to no song: it is told in all three places."""
+    source = place / "one" / "a.mid"
+    try:
+        with open(os.fsencode(place / "one") + b"/\xff_1.mid", "wb") as file:
+            file.write(source.read_bytes())
+    except OSError:
+        pytest.skip("names are text here")
+    given = ("melody-to-chord", "--generated", "one", "--truth", "songs", "-o", "report")
+    answer = m4m("evaluate", *given, cwd=place)
+    assert (answer.status, answer.err) == (0, "")
+    line = "one/?_1.mid: no song has this name"
+    assert f"left out: {line}" in answer.out
+    assert line in (place / "report" / "report.html").read_text()
+    report = json.loads((place / "report" / "report.json").read_text())
+    assert report["left_out"][0]["what"] == "one/\udcff_1.mid"
+
+
+def test_many_systems_are_told_apart(place, capsys):
+    names = [f"a-system-of-a-longer-name-{k}" for k in range(8)]
+    given = [f"{name}={place / 'one'}" for name in names]
+    songs = Folder(place / "songs")
+    table.show(command.evaluate("melody-to-chord", place / "report", songs, given))
+    printed = capsys.readouterr().out
+    header = next(line for line in printed.splitlines() if "figure" in line and "┃" in line)
+    assert [name in header for name in names] == [True] * 8
+    assert "…" not in printed
+
+
+def test_a_figure_over_fewer_songs_says_so(place):
+    """What was written to one song has no pitches, and so no chords."""
+    write_midi(part([(0, 1, 36)], 32, drum=True), place / "one" / "b.mid")
+    songs = Folder(place / "songs")
+    given = [f"one={place / 'one'}"]
+    judged = command.evaluate(
+        "melody-to-chord", place / "report", songs, given, target_part=["all"]
+    )
+    found, songs_of = judged.summary("one"), judged.counts()["one"]
+    assert table.cell(found["cc"], songs_of).endswith(" 1 of 2")
+    assert table.cell(found["note_density"], songs_of).endswith(")")
+
+
+def test_what_systems_are_called(place, monkeypatch):
+    monkeypatch.chdir(place / "one")
+    assert list(command.named_folders([".", "=../two", "x=../two"])) == ["one", "two", "x"]
+    (place / "truth").mkdir()
+    with pytest.raises(M4MError, match="truth is taken"):
+        command.named_folders([str(place / "truth")])
 
 
 def test_mistakes(place):

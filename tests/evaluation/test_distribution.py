@@ -32,19 +32,44 @@ def notes_apart(truth: str, other: str) -> float:
 
 def test_each_song_and_sample_is_a_file_with_its_reference():
     # 7 notes a song; samples of 7 and 4, two a song.
-    found, reason = distribution.distances(judged(2), notes_apart)
+    found, remarks = distribution.distances(judged(2), notes_apart)
     assert found == {"one": 1.5}
-    assert not reason
+    assert not remarks
+
+
+def test_each_system_has_its_own():
+    """One that wrote nothing, to songs without a reference, leaves the others theirs."""
+    silent = chords("--")
+    samples = {"one": [Sample("x", chords("CG"), {})], "two": [Sample("y", silent, {})]}
+    song = JudgedSong("s", Parts(None, chords("CF")), {}, samples)
+    both = Judged("melody-to-chord", ["two", "one"], songs=[song, song])
+    found, remarks = distribution.distances(both, notes_apart)
+    assert found == {"one": 0}
+    assert [line.partition(": ")[2] for line in remarks] == [
+        "2 samples of two have no notes",
+        "it needs two samples or more with notes",
+    ]
+
+    def fails(truth: str, other: str) -> float:
+        if other.endswith("0"):
+            raise RuntimeError("no features")
+        return notes_apart(truth, other)
+
+    one = {"one": samples["one"], "two": samples["one"]}
+    both = Judged("copy", ["two", "one"], songs=[JudgedSong("s", song.parts, {}, one)] * 2)
+    found, remarks = distribution.distances(both, fails)
+    assert found == {"one": 0}
+    assert remarks[0].endswith("of two: frechet-music-distance failed (no features)")
 
 
 def test_why_there_is_none():
-    assert "two songs" in distribution.distances(judged(1), notes_apart)[1]
+    assert "two songs" in distribution.distances(judged(1), notes_apart)[1][0]
 
     def fails(truth: str, other: str) -> float:
         raise RuntimeError("no weights\nat all")
 
-    found, reason = distribution.distances(judged(2), fails)
+    found, remarks = distribution.distances(judged(2), fails)
     assert found == {}
-    assert reason.endswith("failed (no weights)")
+    assert remarks[0].endswith("failed (no weights)")
     if importlib.util.find_spec(distribution.PACKAGE) is None:
-        assert "is not installed" in distribution.distances(judged(2))[1]
+        assert "is not installed" in distribution.distances(judged(2))[1][0]

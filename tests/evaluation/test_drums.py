@@ -37,6 +37,29 @@ def test_the_groove_bar_by_bar():
     )
 
 
+@pytest.mark.parametrize(
+    ("group", "pitches"),
+    [
+        ("kick", (35, 36)),
+        ("snare", (37, 38, 39, 40)),
+        ("hats", (42, 44, 46)),
+        ("toms", (41, 43, 45, 47, 48, 50)),
+        ("cymbals", (49, 51, 52, 53, 55, 57, 59)),
+    ],
+)
+def test_drums_of_a_group_are_one_drum(group, pitches):
+    for pitch in pitches:
+        found = drums.figures(kit((0, pitches[0])), kit((0, pitch)))
+        assert (found["group_f1"], found[f"{group}_f1"]) == (1, 1), pitch
+        assert found["drum_f1"] == (pitch == pitches[0])
+
+
+def test_other_percussion_is_one_more_group():
+    found = drums.figures(kit((0, 56), (4, 70)), kit((0, 70), (8, 36)))
+    assert found["group_f1"] == 2 * 1 / 4
+    assert drums.figures(kit((0, 56)), kit((0, 49)))["group_f1"] == 0
+
+
 def test_several_hits_of_one_drum_count_once():
     assert drums.figures(kit((0, 36)), kit((0, 36), (0, 36)))["drum_f1"] == 1
 

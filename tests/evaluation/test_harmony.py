@@ -66,3 +66,16 @@ def test_nothing_to_judge():
     assert harmony.figures(part([], 8), chords("C")) == {}
     # Drums are no melody.
     assert harmony.figures(part([(0, 4, 60)], 8, drum=True), chords("C")) == {}
+
+
+def test_a_repeated_tone_is_near_what_follows_it():
+    """D and D again, over C: the first is proper, the second is followed by nothing."""
+    assert harmony.figures(part([(0, 4, 62), (4, 4, 62)], 8), chords("C"))["ctnctr"] == 1 / 2
+    assert harmony.figures(part([(0, 4, 62)], 8), chords("C"))["ctnctr"] == 0
+
+
+def test_what_rings_on_is_no_note_of_the_melody():
+    melody = part([(0, 12, 62), (12, 4, 60)], 16)
+    found = harmony.figures(melody, chords("CC"), skip=8)
+    assert found["ctnctr"] == 1
+    assert found["chord_tone_ratio"] == 0.5

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -55,7 +56,7 @@ def test_the_command_from_songs_to_a_report(place):
     answer = m4m(*command_line, cwd=place)
     assert answer.status == 0, answer.err
     assert "2 songs, 4 samples" in answer.out
-    for line in ("NLL a token", "LM perplexity", "chord-tone ratio", "left out: aa: aa: no part"):
+    for line in ("NLL a token", "LM perplexity", "chord-tone ratio", "left out: aa: no part"):
         assert line in answer.out
     files = sorted(path.name for path in (place / "out" / "midi" / "cross").iterdir())
     assert files == ["a_1.mid", "a_2.mid", "b_1.mid", "b_2.mid"]
@@ -102,6 +103,39 @@ def test_a_model_beside_a_folder(place, tmp_path):
     kept = select(written, "melody").notes
     given = select(songs.read("a"), "track-0").notes
     assert sorted(kept[kept[:, 0] < 8, 2]) == sorted(given[given[:, 0] < 8, 2])
+
+
+def test_samples_stay_with_their_songs(place, tmp_path, monkeypatch):
+    """Of two songs one is called as a sample of the other; then it is replaced."""
+    truth = tmp_path / "truth"
+    truth.mkdir()
+    for name, number in (("x", 1), ("x_1", 2)):
+        write_midi(song(number, bars=1), truth / f"{name}.mid")
+
+    def evaluate(folder) -> dict[str, dict[str, bytes]]:
+        judged = command.evaluate(
+            "chord-to-melody",
+            tmp_path / "out",
+            Folder(folder),
+            model=place / "cross",
+            draws=Draws(samples=2),
+        )
+        assert not judged.left_out
+        return {
+            one.name: {Path(s.file).stem: Path(s.file).read_bytes() for s in one.systems["cross"]}
+            for one in judged.songs
+        }
+
+    first = evaluate(truth)
+    assert {name: list(files) for name, files in first.items()} == {
+        "x": ["x_1", "x_2"],
+        "x_1": ["x_1_1", "x_1_2"],
+    }
+    write_midi(song(3, bars=1), truth / "x_1.mid")
+    monkeypatch.chdir(tmp_path)
+    second = evaluate("./truth")  # the same folder
+    assert second["x"] == first["x"]
+    assert all(second["x_1"][name] != first["x_1"][name] for name in first["x_1"])
 
 
 def test_likelihoods_by_hand(place):
@@ -172,4 +206,22 @@ def test_mistakes(place, tmp_path):
     message = refused("chord-to-melody", out, songs, model=model, draws=long, steps=32)
     assert "4 left out" in message
     assert "leaves nothing to write" in message
+    # What failed leaves nothing that would bind the next.
+    assert not out.exists()
+    message = refused("chord-to-melody", out, songs, model=model, target="oboe")
+    assert "--target oboe: no song has it; a: no part 'oboe'" in message
+    assert not out.exists()
+    out.mkdir()
+    for text in ("{", "[1]", '{"theme": "dark"}'):
+        (out / "settings.json").write_text(text)
+        message = refused("chord-to-melody", out, songs, model=model)
+        assert "settings.json does not tell what samples are made of" in message
+        assert (out / "settings.json").read_text() == text
+
+
+def test_what_a_model_is_called(place, tmp_path):
+    (tmp_path / "cross-0.1").mkdir()
+    assert model_side.system_name(tmp_path / "cross-0.1") == "cross-0.1"
     assert model_side.system_name("runs/x.ckpt") == "x"
+    with pytest.raises(M4MError, match="rename the model"):
+        model_side.check(tmp_path / "truth", Folder(place / "songs"), [])

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.resources
 import json
 import re
+import shutil
+import subprocess
 from html.parser import HTMLParser
 
 import pytest
@@ -90,6 +93,51 @@ def test_drums_and_songs_without_a_truth():
     assert found["parts"][0]["notes"] == [[0, 1, 36, 80, 1]]
     assert found["reference"] == []
     assert found["tempos"] == [[0, 120]]
+
+
+def test_samples_without_a_song_have_their_own_clock_and_reference():
+    slow = chords("C").replace(tempos=MELODY.tempos / 2)
+    samples = [Sample("x", chords("CG"), {}, MELODY), Sample("y", slow, {}, chords("F"))]
+    song = JudgedSong("s", Parts(None, None), {}, {"one": samples})
+    (found,) = data_of(build.build(Judged("copy", ["one"], songs=[song])))
+    own = [part["song"] for part in found["parts"]]
+    assert [len(one["reference"]) for one in own] == [2, 3]
+    assert [one["tempos"] for one in own] == [[[0, 120]], [[0, 60]]]
+    (shown,) = data_of(build.build(JUDGED))
+    assert not any("song" in part for part in shown["parts"])
+
+
+def test_a_figure_over_fewer_songs_says_so():
+    other = JudgedSong("o", Parts(MELODY, None), {}, {"a<b": [Sample("y", chords("C"), {})]})
+    text = build.build(dataclasses.replace(JUDGED, songs=[SONG, other]))
+    assert text.count("; 1 of 2 songs</small>") == 2  # of the system; the truth has one song
+    assert "1 of 1" not in text
+
+
+def test_settings_that_are_nought_are_told():
+    draws = {"seed": 0, "temperature": 0.0, "top_k": None, "prompt_steps": 0}
+    settings = {"systems": {"a": "b"}, "prompt": 0, "limit": None, "draws": draws}
+    text = build.build(dataclasses.replace(JUDGED, settings=settings))
+    assert "samples. prompt 0; seed 0; temperature 0.0</p>" in text
+
+
+def test_names_that_are_no_text():
+    """A file's name may hold bytes that are not UTF-8."""
+    song = dataclasses.replace(SONG, name="\udcff")
+    judged = dataclasses.replace(JUDGED, songs=[song], left_out=[LeftOut("\udcff_1.mid", "no")])
+    text = build.build(judged)
+    assert text.encode()
+    assert "<li>?_1.mid: no</li>" in text
+    assert data_of(text)[0]["name"] == "?"
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="there is no node")
+def test_the_script_is_read_without_errors(tmp_path):
+    script = tmp_path / "page.js"
+    script.write_text(
+        importlib.resources.files("m4m_jax.evaluation.page").joinpath("page.js").read_text()
+    )
+    subprocess.run(["node", "--check", script], check=True)
 
 
 def test_dots_stand_where_their_values_are():

@@ -22,15 +22,24 @@ def folder(tmp_path, *names: str) -> Folder:
 
 def test_samples_belong_to_the_song_of_their_stem(tmp_path):
     files = folder(tmp_path, "a_2.mid", "a_10.mid", "a.MID", "b_1.mid", "sub/a_1.midi", "c.mid")
-    found, strangers = pair(files, ["a", "b_1", "sub/a"])
+    found, strangers, ambiguous = pair(files, ["a", "b_1", "sub/a"])
+    assert not ambiguous
     assert found == {"a": ["a", "a_2", "a_10"], "b_1": ["b_1"], "sub/a": ["sub/a_1"]}
     assert [item.what for item in strangers] == [str(tmp_path / "c.mid")]
     assert files.file("a").name == "a.MID"
 
 
+def test_a_song_may_be_called_as_anothers_sample(tmp_path):
+    files = folder(tmp_path, "x_1.mid", "x_1_1.mid", "x_2.mid")
+    found, strangers, ambiguous = pair(files, ["x", "x_1"])
+    assert found == {"x": ["x_2"], "x_1": ["x_1", "x_1_1"]}
+    assert not strangers
+    assert ambiguous == ["x_1"]
+
+
 def test_without_songs_files_are_grouped_by_their_stems(tmp_path):
     files = folder(tmp_path, "a_2.mid", "a_1.mid", "b.mid", "7.mid", "x_y.mid")
-    found, strangers = pair(files, None)
+    found, strangers, _ = pair(files, None)
     assert found == {"a": ["a_1", "a_2"], "b": ["b"], "7": ["7"], "x_y": ["x_y"]}
     assert not strangers
 
@@ -80,6 +89,17 @@ def test_a_model_may_have_written_nothing():
     views = Views("track-1", "track-0", "melody", ours=frozenset(["ours"]))
     assert not len(views.sample(chords("CF"), "ours").notes)
     assert len(views.sample(chords("CF"), "theirs").notes) == 6
+
+
+def test_pitched_tracks_called_drums_are_not_drums():
+    kit = part([(0, 1, 36)], 16, name="drums", drum=True)
+    steel = part([(0, 1, 60)], 16, name="Drums")
+    song = NoteTable.concat([steel, kit])
+    views = Views("nondrum", "drum", "drums", ours=frozenset(["ours"]))
+    assert views.sample(song, "ours").notes[:, 2].tolist() == [36]
+    counted = Views("track-1", "track-0", "drums")
+    assert counted.sample(song, "theirs").notes[:, 2].tolist() == [36]
+    assert counted.given_in(song).notes[:, 2].tolist() == [60]
 
 
 def test_drums_are_known_without_a_name():

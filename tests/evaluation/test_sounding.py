@@ -31,3 +31,10 @@ def test_from_a_step_on():
     assert later.tempos.tolist() == [[0, 120]]
     assert sounding.from_step(song, 0) == song
     assert isinstance(sounding.from_step(song, 30), NoteTable)
+
+
+def test_what_begins_from_a_step_on():
+    song = part([(0, 8, 60), (2, 30, 62), (16, 4, 64), (20, 2, 65)], 24)
+    later = sounding.begun_from(song, 16)
+    assert later.notes[:, :3].tolist() == [[0, 4, 64], [4, 2, 65]]
+    assert later.length == 8

@@ -153,13 +153,15 @@ function showSong(song, number) {
     if (shown) return;
     shown = true;
     song.scale = Math.min(5, 16000 / song.steps); // pixels of a step; a canvas may have 32,767
-    const pitches = song.parts.flatMap(part => part.notes).concat(song.reference).map(note => note[2]);
+    const references = song.parts.flatMap(part => (part.song ? part.song.reference : []));
+    const pitches = song.parts.flatMap(part => part.notes).concat(song.reference, references).map(note => note[2]);
     const low = pitches.reduce((a, b) => Math.min(a, b), 127), high = pitches.reduce((a, b) => Math.max(a, b), 0);
     if (song.reference.length) {
       const given = { label: "reference", colour: "#888", figures: "", notes: song.reference };
       showPart(song, given, low, high, box);
     }
-    song.parts.forEach(part => showPart(song, part, low, high, box));
+    // A sample without a song has its own clock and reference.
+    song.parts.forEach(part => showPart({ ...song, ...part.song }, part, low, high, box));
   };
   box.open = number === 0;
 }
