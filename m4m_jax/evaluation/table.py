@@ -38,10 +38,10 @@ def _table(judged: Judged) -> rich.table.Table:
         title_justify="left",
     )
     columns, counts = judged.summaries(), judged.counts()
-    table.add_column("figure")
+    table.add_column("figure", overflow="fold")
     for name in columns:
         table.add_column(rich.markup.escape(printable(name)), justify="right", overflow="fold")
-    table.add_column("good")
+    table.add_column("good", overflow="fold")
     table.add_row("songs", *(str(n or "") for n in counts.values()))
     for metric in METRICS.values():
         cells = [cell(found.get(metric.name), counts[name]) for name, found in columns.items()]

@@ -7,6 +7,7 @@ import os
 import re
 
 import pytest
+import rich.console
 
 from m4m_jax.errors import M4MError
 from m4m_jax.evaluation import command, table
@@ -124,15 +125,23 @@ def test_a_name_that_is_no_text(place):
     assert report["left_out"][0]["what"] == "one/\udcff_1.mid"
 
 
-def test_many_systems_are_told_apart(place, capsys):
+def test_many_systems_are_told_apart(place, capsys, monkeypatch):
     names = [f"a-system-of-a-longer-name-{k}" for k in range(8)]
     given = [f"{name}={place / 'one'}" for name in names]
     songs = Folder(place / "songs")
-    table.show(command.evaluate("melody-to-chord", place / "report", songs, given))
+    judged = command.evaluate("melody-to-chord", place / "report", songs, given)
+    table.show(judged)
     printed = capsys.readouterr().out
     header = next(line for line in printed.splitlines() if "figure" in line and "┃" in line)
     assert [name in header for name in names] == [True] * 8
     assert "…" not in printed
+    # Where there is no room, as on a terminal, names are folded and stay whole.
+    monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.setattr(rich.console.Console, "is_terminal", True)
+    table.show(judged)
+    printed = capsys.readouterr().out
+    assert "…" not in printed
+    assert len(next(line for line in printed.splitlines() if line.startswith("└"))) <= 100
 
 
 def test_a_figure_over_fewer_songs_says_so(place):

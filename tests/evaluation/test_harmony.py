@@ -75,7 +75,7 @@ def test_a_repeated_tone_is_near_what_follows_it():
 
 
 def test_what_rings_on_is_no_note_of_the_melody():
-    melody = part([(0, 12, 62), (12, 4, 60)], 16)
+    melody = part([(0, 12, 66), (12, 4, 60)], 16)
     found = harmony.figures(melody, chords("CC"), skip=8)
     assert found["ctnctr"] == 1
     assert found["chord_tone_ratio"] == 0.5
