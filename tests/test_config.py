@@ -265,7 +265,11 @@ def test_shipped_configurations_load(path):
 
 
 ADAPTERS = [p for p in SHIPPED if yaml.safe_load(p.read_text())["system"] == "cross"]
-SMALL = {"bach_chorales": ("tiny", 600), "nottingham": ("mini", 800)}
+SMALL = {
+    "bach_chorales": ("tiny", 600),
+    "nottingham": ("mini", 1200),
+    "pop909_cl/analysis": ("mini", 2000),
+}
 STEPS = {"cross": 60_000, "self": 60_000, "coco-mulla": 40_000, "seq2seq": 200_000}
 
 
