@@ -90,6 +90,8 @@ def generate(
             f"a prompt of {prompt_steps} steps is no multiple of {ratio}, the steps of a song that"
             " the model writes as one"
         )
+    if prompt_steps >= steps:
+        raise M4MError(f"a prompt of {prompt_steps} steps leaves nothing to write of {steps}")
 
     given, heard, prompt = _given(song, card, reference, name), None, None
     if card.reference is not None:

@@ -251,5 +251,7 @@ def test_mistakes_name_the_file(file):
     assert str(file) in message
     assert "128" in refused(cross, source, programs=[128])
     assert "did you mean 'chord-to-melody'" in refused(cross, source, "chord-to-melodi")
+    message = refused(cross, source, prompt_steps=9999)
+    assert f"a prompt of 9999 steps leaves nothing to write of {source.length}" in message
     message = refused(cross, source, prompt_steps=12)
     assert "a prompt of 12 steps leaves nothing to write" in message

@@ -66,9 +66,11 @@ def parts_of_samples(given: Sequence[str], systems: Sequence[str]) -> dict[str, 
     """The parts of systems, written as PART for all or NAME=PART for one.
 
     Raises:
-        M4MError: there is no such system.
+        M4MError: there is no such system, or none at all.
     """
     found: dict[str, str] = {}
+    if given and not systems:
+        raise M4MError(f"--target-part {given[0]}: it is of --generated folders; there are none")
     for text in given:
         name, equals, part = text.partition("=")
         if equals and name not in systems:

@@ -124,7 +124,8 @@ def devices(target: Target) -> Sequence[Any]:
         found = topologies.get_topology_desc(platform="tpu", topology_name=target.topology, **more)
     except Exception as error:
         reason = " ".join(str(error).split())[:200]
-        if "libtpu" in reason.lower() or isinstance(error, ImportError):
+        absent = "libtpu" in reason.lower() or "not installed" in reason
+        if absent or isinstance(error, ImportError):
             raise lacking("m4m compile needs libtpu", "tpu") from error
         raise M4MError(
             f"topology {target.topology} is none that libtpu knows ({reason}); it knows v5e:16x16, "

@@ -178,5 +178,7 @@ def test_mistakes(place):
         command.named_folders([str(place / "one"), f"one={place / 'two'}"])
     with pytest.raises(M4MError, match="no system three; there are one, two"):
         command.parts_of_samples(["three=all"], ["one", "two"])
+    with pytest.raises(M4MError, match="of --generated folders; there are none"):
+        command.parts_of_samples(["all"], [])
     with pytest.raises(M4MError, match="--model DIR or --generated NAME=DIR"):
         command.evaluate("copy", place / "report", None, [])
