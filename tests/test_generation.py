@@ -11,6 +11,7 @@ from m4m_jax import generation, pretrained
 from m4m_jax.errors import M4MError
 from m4m_jax.models.card import Card
 from m4m_jax.music import (
+    PLAIN,
     Compression,
     NoteTable,
     Track,
@@ -29,6 +30,7 @@ from m4m_jax.pretrained import Model
 from tests.compiling import quick_compile as quick_compile
 from tests.datasets.music import song
 from tests.models.small import CONFIG, LINKS, small_cross, small_lm
+from tests.test_cli import m4m
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 
@@ -156,6 +158,23 @@ def test_a_language_model_goes_on(file, tmp_path):
     assert target.length == 20
     generation.write_samples(written, tmp_path / "a.mid", tmp_path / "a.png")
     assert len(read_midi(tmp_path / "a.mid").notes) == len(target.notes)
+
+
+def test_a_sample_without_a_note_is_told(file, tmp_path):
+    writer = model("continuation")
+    bias = writer.system.lm.head.bias
+    bias[...] = bias[...].at[PLAIN.eos].set(1e6)
+    pretrained.save(writer, tmp_path / "silent")
+    pretrained.save(model("continuation"), tmp_path / "lively")
+    for name, told in (("silent", True), ("lively", False)):
+        out = tmp_path / f"{name}.mid"
+        answer = m4m(
+            *("generate", "continuation", str(file), "--model", str(tmp_path / name)),
+            *("-o", str(out), "--steps", "4"),
+        )
+        assert (answer.status, answer.out) == (0, f"{out}\n")
+        assert answer.err.startswith(f"m4m: warning: {out}: no note was written;") == told
+        assert answer.err.count("\n") == told
 
 
 def test_names_of_parts_and_another_reference(file):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Annotated
 
 import typer
@@ -100,5 +101,13 @@ def generate(
         steps=steps,
         programs=allowed,
     )
-    for written_to in generation.write_samples(written, out, plot):
-        print(written_to)
+    paths = generation.write_samples(written, out, plot)
+    for path in paths:
+        print(path)
+    for path, (_, target) in zip(paths, written, strict=False):
+        if not len(target.notes):
+            print(
+                f"m4m: warning: {path}: no note was written; another --seed or a higher"
+                " --temperature may write some",
+                file=sys.stderr,
+            )
