@@ -61,6 +61,23 @@ MAX_PROFILED = 100
 FewSteps = Annotated[str, pydantic.BeforeValidator(_few_steps)]
 
 
+def _shifts(value: Any) -> Any:
+    if isinstance(value, bool):
+        return (-5, 6) if value else (0, 0)
+    if isinstance(value, list | tuple) and len(value) == 2:
+        return value
+    raise ValueError(f"{value!r} is no range of semitones; write true, false or one such as [-2, 2]")
+
+
+Shifts = Annotated[
+    tuple[
+        Annotated[int, pydantic.Field(ge=-12, le=0)],
+        Annotated[int, pydantic.Field(ge=0, le=12)],
+    ],
+    pydantic.BeforeValidator(_shifts),
+]
+
+
 class Section(pydantic.BaseModel):
     """A group of fields; unknown ones are refused."""
 
@@ -182,7 +199,7 @@ class Config(Section):
     the windows are read instead of being made from songs. window: steps of a
     training window; `pad_short` fills shorter songs with empty rows instead of leaving them out;
     `starts` has windows begin at any step or on the songs' bars; `pitch_shift` moves training
-    windows in pitch.
+    windows in pitch, by -5 to 6 semitones where it is true, or from its first number to its second.
     batch: windows of the global batch of a step, in `accumulate` parts one after another.
     encoder_dropout: whether equal rows of a batch share the local encoder's dropout, and are read
     but once, or each has its own.
@@ -214,7 +231,7 @@ class Config(Section):
     window: Positive = 384
     pad_short: bool = False
     starts: Literal["anywhere", "bars"] = "anywhere"
-    pitch_shift: bool = True
+    pitch_shift: Shifts = (-5, 6)
     batch: Positive = 8
     accumulate: Positive = 1
     steps: Positive = 60_000

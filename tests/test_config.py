@@ -53,6 +53,21 @@ def test_fields_and_defaults(file):
     assert (config.window, config.keep, config.optimizer.clip) == (384, 10, math.inf)
 
 
+@pytest.mark.parametrize(
+    ("written", "shifts"),
+    [("true", (-5, 6)), ("false", (0, 0)), ("[-2, 2]", (-2, 2)), ("[0, 1]", (0, 1))],
+)
+def test_pitch_shift_is_a_range_or_a_choice(file, written, shifts):
+    config = load_config(file, [f"pitch_shift={written}"])
+    assert config.pitch_shift == shifts
+    assert make_config(config.model_dump(), "run") == config
+
+
+@pytest.mark.parametrize("written", ["1", "[2, -2]", "[-13, 0]", "[-1]", "wide"])
+def test_no_pitch_shift(file, written):
+    assert "pitch_shift" in refused(file, f"pitch_shift={written}")
+
+
 def test_frozen_when_loaded(file):
     with pytest.raises(pydantic.ValidationError):
         load_config(file).steps = 1

@@ -90,6 +90,7 @@ class _Views:
     task: Task
     names: Mapping[str, str] | None
     on_bars: bool = False
+    shifts: tuple[int, int] = (0, 0)
     capacity: int = CACHE_BYTES
     _kept: OrderedDict[int, _Song] = field(default_factory=OrderedDict, repr=False)
     _bytes: int = field(default=0, repr=False)
@@ -103,7 +104,7 @@ class _Views:
         table = self.source[index]
         reference, target = windows.parts(table, self.task, self.names)
         starts = windows.bar_starts(table) if self.on_bars else None
-        shifts = windows.shift_range(table)
+        shifts = windows.shift_range(table, self.shifts)
         song = _Song(table.length, starts, shifts, table.notes, reference, target)
         with self._lock:
             if index not in self._kept:
@@ -130,7 +131,6 @@ class _DrawWindow:
     window: int
     max_notes: int
     vocabulary: Vocabulary
-    shift: bool
     component: int
 
     def __call__(self, index: np.int64, rng: np.random.Generator) -> dict[str, Any]:
@@ -139,7 +139,7 @@ class _DrawWindow:
             song.length,
             self.window,
             rng,
-            shifts=song.shifts if self.shift else (0, 0),
+            shifts=song.shifts,
             stride=task.compress.stride,
             starts=song.starts,
         )
@@ -171,7 +171,7 @@ def stream(
     max_notes: int | None = None,
     vocabulary: Vocabulary = PLAIN,
     train: bool = True,
-    pitch_shift: bool = True,
+    pitch_shift: tuple[int, int] = windows.SHIFT_LIMITS,
     pad_short: bool = False,
     starts: str = "anywhere",
     only: int | None = None,
@@ -188,8 +188,8 @@ def stream(
         seed: of the order and of all draws, 0 to 2**32 - 1.
         max_notes: notes that a step holds, N; when `None`, the most of the components' tasks.
         vocabulary: how rows become tokens.
-        train: whether windows are moved in pitch, if `pitch_shift` is on too.
-        pitch_shift: whether windows are moved in pitch, in training.
+        train: whether windows are moved in pitch; those of validation are not.
+        pitch_shift: the lowest and highest number of semitones that they are moved by.
         pad_short: whether songs shorter than the window are filled up with empty rows; otherwise
             they are left out.
         starts: where windows begin: `anywhere`, or on the songs' `bars`.
@@ -218,8 +218,9 @@ def stream(
             part.source, part.task, names=names, window=window, pad_short=pad_short
         )
         capacity = CACHE_BYTES // len(components)
-        views = _Views(part.source, part.task, names, starts == "bars", capacity)
-        draw = _DrawWindow(views, window, count, vocabulary, train and pitch_shift, number)
+        shifts = pitch_shift if train else (0, 0)
+        views = _Views(part.source, part.task, names, starts == "bars", shifts, capacity)
+        draw = _DrawWindow(views, window, count, vocabulary, number)
         # An endless stream would have a length that does not fit Grain's integers once batched.
         epochs = -(-_MANY_WINDOWS // len(usable.indices))
         songs = grain.MapDataset.source(usable.indices).seed(_component_seed(seed, number))

@@ -95,7 +95,7 @@ def view(config: Config) -> dict[str, Any]:
             for part, task in zip(parts, tasks, strict=True)
         ],
         "max_notes": tasks[0].max_notes,
-        **config.model_dump(include=_VIEWED),
+        **config.model_dump(mode="json", include=_VIEWED),
     }
 
 

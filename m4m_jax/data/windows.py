@@ -88,13 +88,13 @@ def view(
     )
 
 
-def shift_range(table: NoteTable) -> tuple[int, int]:
+def shift_range(table: NoteTable, limits: tuple[int, int] = SHIFT_LIMITS) -> tuple[int, int]:
     """Return the semitones that windows of a song may be moved by, lowest and highest.
 
-    What its pitched notes allow (all of them, not only those of a task's parts), cut to -5..6.
+    What its pitched notes allow (all of them, not only those of a task's parts), cut to `limits`.
     """
     low, high = pitch_shift_range(table.notes)
-    return max(low, SHIFT_LIMITS[0]), min(high, SHIFT_LIMITS[1])
+    return max(low, limits[0]), min(high, limits[1])
 
 
 def bar_starts(table: NoteTable) -> np.ndarray:

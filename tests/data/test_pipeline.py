@@ -89,15 +89,16 @@ def test_an_epoch_takes_one_window_of_every_usable_song():
     assert len({tuple(epoch) for epoch in epochs}) == 3
 
 
-def test_windows_begin_anywhere_and_move_anyhow():
-    options = {**OPTIONS, "window": 124}
+@pytest.mark.parametrize("limits", [(-5, 6), (-2, 0), (0, 0)])
+def test_windows_begin_anywhere_and_move_within_limits(limits):
+    options = {**OPTIONS, "window": 124, "pitch_shift": limits}
     stream = data.dataset(SONGS, PAIR, **options)
     batches = [stream[k] for k in range(150)]
     songs, starts, shifts = (
         np.concatenate([batch[key] for batch in batches]) for key in ("song", "start", "shift")
     )
     assert set(starts[songs == USABLE[0]].tolist()) == {0, 1, 2, 3, 4}
-    assert set(shifts.tolist()) == set(range(-5, 7))
+    assert set(shifts.tolist()) == set(range(limits[0], limits[1] + 1))
 
 
 @pytest.mark.parametrize(
