@@ -301,6 +301,16 @@ def test_systems_are_overrides(path, system):
     assert small.size == (size if system == "seq2seq" else None)
 
 
+@pytest.mark.parametrize("name", ["lm", "melody_to_chord", "chord_to_melody"])
+def test_folk_models_go_on_in_nearby_keys(name):
+    path = SHIPPED[0].parent / f"nottingham_{name}.yaml"
+    small = load_config(path, ["base=x", "preset=small"])
+    keys = load_config(path, ["base=x", "preset=small", "preset=keys"])
+    changed = {key for key, value in small if value != getattr(keys, key)}
+    assert changed == {"steps", "pitch_shift", *(["optimizer"] if name == "lm" else [])}
+    assert (keys.steps, keys.pitch_shift) == (4000, (-2, 2))
+
+
 def test_every_task_has_a_configuration():
     assert {yaml.safe_load(p.read_text())["task"] for p in SHIPPED} == set(TASKS)
 
