@@ -66,7 +66,9 @@ def _shifts(value: Any) -> Any:
         return (-5, 6) if value else (0, 0)
     if isinstance(value, list | tuple) and len(value) == 2:
         return value
-    raise ValueError(f"{value!r} is no range of semitones; write true, false or one such as [-2, 2]")
+    raise ValueError(
+        f"{value!r} is no range of semitones; write true, false or one such as [-2, 2]"
+    )
 
 
 Shifts = Annotated[
