@@ -64,20 +64,16 @@ FewSteps = Annotated[str, pydantic.BeforeValidator(_few_steps)]
 def _shifts(value: Any) -> Any:
     if isinstance(value, bool):
         return (-5, 6) if value else (0, 0)
-    if isinstance(value, list | tuple) and len(value) == 2:
+    whole = isinstance(value, list | tuple) and [type(end) for end in value] == [int, int]
+    if whole and -12 <= value[0] <= 0 <= value[1] <= 12:
         return value
     raise ValueError(
-        f"{value!r} is no range of semitones; write true, false or one such as [-2, 2]"
+        f"{value!r} is no range of semitones; write true, false or [DOWN, UP] such as [-2, 2], "
+        "-12 to 0 and 0 to 12"
     )
 
 
-Shifts = Annotated[
-    tuple[
-        Annotated[int, pydantic.Field(ge=-12, le=0)],
-        Annotated[int, pydantic.Field(ge=0, le=12)],
-    ],
-    pydantic.BeforeValidator(_shifts),
-]
+Shifts = Annotated[tuple[int, int], pydantic.BeforeValidator(_shifts)]
 
 
 class Section(pydantic.BaseModel):

@@ -40,7 +40,7 @@ def stop_by_signal() -> None:
 
 def stopped(saved: str) -> None:
     """Say that a run was stopped, and what is left of it."""
-    line = f"m4m: stopped by SIGTERM; {saved}; the same command goes on from there"
+    line = f"m4m: stopped by SIGTERM; {saved}; the same command takes it up again"
     print(line, file=sys.stderr, flush=True)
 
 

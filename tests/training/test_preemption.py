@@ -50,7 +50,7 @@ def test_sigterm_at_any_moment_saves_and_loses_nothing(tmp_path):
         assert seconds < 25
         told = process.told.splitlines()[-1]
         assert told.startswith("m4m: stopped by SIGTERM; ")
-        assert told.endswith("; the same command goes on from there")
+        assert told.endswith("; the same command takes it up again")
         at.append(int(found.group(1)) if (found := re.search(r"/(\d+); the same", told)) else 0)
         print(f"at {words!r}: {seconds:.1f} s to the end, saved {at[-1]}")
     assert at[0] == 0
