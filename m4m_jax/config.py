@@ -61,9 +61,13 @@ MAX_PROFILED = 100
 FewSteps = Annotated[str, pydantic.BeforeValidator(_few_steps)]
 
 
+SHIFT_LIMITS = (-5, 6)
+"""Semitones that training may move a window by, as the published models were trained."""
+
+
 def _shifts(value: Any) -> Any:
     if isinstance(value, bool):
-        return (-5, 6) if value else (0, 0)
+        return SHIFT_LIMITS if value else (0, 0)
     whole = isinstance(value, list | tuple) and [type(end) for end in value] == [int, int]
     if whole and -12 <= value[0] <= 0 <= value[1] <= 12:
         return value
@@ -229,7 +233,7 @@ class Config(Section):
     window: Positive = 384
     pad_short: bool = False
     starts: Literal["anywhere", "bars"] = "anywhere"
-    pitch_shift: Shifts = (-5, 6)
+    pitch_shift: Shifts = SHIFT_LIMITS
     batch: Positive = 8
     accumulate: Positive = 1
     steps: Positive = 60_000

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from m4m_jax.config import SHIFT_LIMITS
 from m4m_jax.data import eligibility, windows
 from m4m_jax.data.eligibility import Eligible
 from m4m_jax.data.windows import View
@@ -171,7 +172,7 @@ def stream(
     max_notes: int | None = None,
     vocabulary: Vocabulary = PLAIN,
     train: bool = True,
-    pitch_shift: tuple[int, int] = windows.SHIFT_LIMITS,
+    pitch_shift: tuple[int, int] = SHIFT_LIMITS,
     pad_short: bool = False,
     starts: str = "anywhere",
     only: int | None = None,

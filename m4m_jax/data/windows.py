@@ -15,9 +15,6 @@ from m4m_jax.music.parts import selected_tracks
 from m4m_jax.music.simunote import pitch_shift_range, to_rows
 from m4m_jax.music.tasks import Task
 
-# Semitones that training may move a window by, as the published models were trained.
-SHIFT_LIMITS = (-5, 6)
-
 
 class View(NamedTuple):
     """A whole song as a task sees it.
@@ -88,7 +85,7 @@ def view(
     )
 
 
-def shift_range(table: NoteTable, limits: tuple[int, int] = SHIFT_LIMITS) -> tuple[int, int]:
+def shift_range(table: NoteTable, limits: tuple[int, int]) -> tuple[int, int]:
     """Return the semitones that windows of a song may be moved by, lowest and highest.
 
     What its pitched notes allow (all of them, not only those of a task's parts), cut to `limits`.

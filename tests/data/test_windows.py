@@ -135,10 +135,10 @@ def test_no_song_is_left(songs):
 
 
 def test_shift_range_is_the_whole_songs_cut():
-    assert windows.shift_range(song(0)) == (-5, 6)
+    assert windows.shift_range(song(0), (-5, 6)) == (-5, 6)
     notes = np.array([[0, 1, 2, 0, 80, 0], [0, 1, 124, 0, 80, 1]], np.int32)
     table = NoteTable(notes, (Track("", 0), Track("", 0)), 4)
-    assert windows.shift_range(table) == (-2, 3)
+    assert windows.shift_range(table, (-5, 6)) == (-2, 3)
     assert windows.shift_range(table, (-1, 5)) == (-1, 3)
     assert windows.shift_range(table, (0, 0)) == (0, 0)
 
