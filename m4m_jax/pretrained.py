@@ -2,7 +2,7 @@
 
 A step folder is an Orbax checkpoint, whose item `model` holds the arrays by name: all of a language
 model, or the adapter alone, which names its base by fingerprint. A training run's directory is a
-model directory; its best step, by validation NLL, is the model.
+model directory; its best step, by validation NLL, is the model, and `RUN/STEP` names any other.
 """
 
 from __future__ import annotations
@@ -258,7 +258,8 @@ def load(path: epath.PathLike, base: Bases | None = None, *, dtype=jnp.float32) 
     """Load a model directory, or weights in PyTorch's layout: `.ckpt`, `.safetensors`, PEFT folder.
 
     Args:
-        path: a directory or a file. Of a training run's directory the best step is loaded.
+        path: a directory or a file. Of a training run's directory the best step is loaded, of a
+            step folder in it that step.
         base: the language model of an adapter, a directory or loaded, or the pair (of the
             reference, of the target) of one that links two; by default what the directory names,
             while no path in a file of PyTorch's is followed. A loaded base is not changed.
@@ -269,8 +270,8 @@ def load(path: epath.PathLike, base: Bases | None = None, *, dtype=jnp.float32) 
     """
     if foreign.is_foreign(path):
         return _load_foreign(path, base, dtype)
-    path = epath.Path(path)
     card, arrays = read(path)
+    path, _ = place_of(path)
     given = _given(card, base, path)
     lms = [_base(named, one, path) for named, one in zip(card.bases, given, strict=True)]
     system = cards.skeleton(card)
@@ -293,10 +294,18 @@ def _load_foreign(path: epath.PathLike, base: Bases | None, dtype: jnp.dtype) ->
 
 def read(path: epath.PathLike) -> tuple[Card, dict[str, Any]]:
     """A model directory's card and arrays by name; an adapter's base is not looked for."""
-    path = epath.Path(path)
+    path, step = place_of(path)
     card = _card(path)
     system = cards.skeleton(card)
-    return card, _restore(path, nnx.state(system, cards.saved(system)))
+    return card, _restore(path, nnx.state(system, cards.saved(system)), step)
+
+
+def place_of(path: epath.PathLike) -> tuple[epath.Path, int | None]:
+    """The model directory that a path names, and the step where it names one of its folders."""
+    path = epath.Path(path)
+    if path.name.isdecimal() and not (path / CARD).exists() and (path.parent / CARD).exists():
+        return path.parent, int(path.name)
+    return path, None
 
 
 def _card(path: epath.Path) -> Card:
@@ -348,7 +357,7 @@ def _lm(given: OneBase) -> LM:
 
 def base_path(named: Base, path: epath.PathLike) -> epath.Path:
     """Where the base is that an adapter's directory at `path` names; M4MError where it is not."""
-    path = epath.Path(path)
+    path, _ = place_of(path)
     where = named.path if "://" in named.path else os.path.normpath(path / named.path)
     if not epath.Path(where).exists():
         raise M4MError(
@@ -357,8 +366,11 @@ def base_path(named: Base, path: epath.PathLike) -> epath.Path:
     return epath.Path(where)
 
 
-def _restore(path: epath.Path, state: nnx.State) -> dict[str, Any]:
-    """The arrays of the best step, or the latest where none was validated, as `state` has them."""
+def _restore(path: epath.Path, state: nnx.State, step: int | None = None) -> dict[str, Any]:
+    """The arrays of a step, as `state` has them: the best, or the latest where none was validated.
+
+    step: the one that is wanted.
+    """
     place = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     wanted = {
         name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place)
@@ -369,10 +381,7 @@ def _restore(path: epath.Path, state: nnx.State) -> dict[str, Any]:
     where, options = path, {"read_only": True, "create": False, "save_interval_steps": 0}
     try:
         with quiet_absl(), step_manager(folder, **options) as manager:
-            best = manager.best_step()
-            step = manager.latest_step() if best is None else best
-            if step is None:
-                raise M4MError(f"{path} is incomplete: it holds no finished checkpoint")
+            step = _chosen(manager, path) if step is None else _there(manager, path, step)
             where = path / str(step)
             if mirror is not None:
                 mirror.fetch(step)
@@ -387,6 +396,24 @@ def _restore(path: epath.Path, state: nnx.State) -> dict[str, Any]:
             _check_digests(other)
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise M4MError(f"{where} cannot be read as its model.json says: {reason}") from error
+
+
+def _chosen(manager: ocp.CheckpointManager, path: epath.Path) -> int:
+    """The best step, or the latest where none was validated."""
+    best = manager.best_step()
+    step = manager.latest_step() if best is None else best
+    if step is None:
+        raise M4MError(f"{path} is incomplete: it holds no finished checkpoint")
+    return step
+
+
+def _there(manager: ocp.CheckpointManager, path: epath.Path, step: int) -> int:
+    """The step, where it was saved."""
+    steps = sorted(manager.all_steps())
+    if step not in steps:
+        kept = ", ".join(map(str, steps)) or "none"
+        raise M4MError(f"{path} holds no finished checkpoint of step {step}; it has {kept}")
+    return step
 
 
 def _check_digests(folder: epath.Path) -> None:

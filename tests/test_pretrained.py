@@ -78,6 +78,14 @@ def test_what_is_saved_is_loaded(place):
     assert linked.card.base.path == "../lm"
 
 
+def test_a_step_of_a_run_may_be_named(place, copy):
+    shutil.copytree(place / "other" / "0", copy / "lm" / "3")
+    same(pretrained.load(copy / "lm"), lm_model(7))
+    same(pretrained.load(copy / "lm" / "0"), lm_model())
+    same(pretrained.load(place / "cross" / "0"), pretrained.load(place / "cross"))
+    assert refused(copy / "lm" / "2").endswith("no finished checkpoint of step 2; it has 0, 3")
+
+
 def test_loading_says_nothing(place, caplog):
     """Orbax would warn that it only reads."""
     before = logging.get_verbosity()

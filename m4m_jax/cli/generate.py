@@ -29,7 +29,11 @@ TaskName = Annotated[
     ),
 ]
 Writer = Annotated[
-    str, typer.Option(metavar="DIR", help="A model's or a run's directory, or PyTorch weights.")
+    str,
+    typer.Option(
+        metavar="DIR",
+        help="A model's or a run's directory (RUN/STEP: one step's), or PyTorch weights.",
+    ),
 ]
 OutFile = Annotated[
     str, typer.Option("--out", "-o", metavar="FILE", help="The MIDI file to write.")

@@ -7,7 +7,10 @@ from typing import Annotated
 import typer
 
 MidiFile = Annotated[str, typer.Argument(metavar="FILE", help="A MIDI file.")]
-ModelDir = Annotated[str, typer.Argument(metavar="DIR", help="A model's or a run's directory.")]
+ModelDir = Annotated[
+    str,
+    typer.Argument(metavar="DIR", help="A model's or a run's directory; RUN/STEP is one step's."),
+]
 ConfigFile = Annotated[
     str, typer.Argument(metavar="CONFIG", help="A YAML file, such as those in configs/.")
 ]

@@ -41,8 +41,10 @@ class Side(NamedTuple):
 
 
 def system_name(path: epath.PathLike) -> str:
-    """What a model is called: its directory, or its file without suffix."""
-    place = absolute(path)
+    """What a model is called: its directory, with the step of a step folder, or its file's stem."""
+    place, step = pretrained.place_of(absolute(path))
+    if step is not None:
+        return f"{place.name}-{step}"
     return place.name if place.is_dir() else place.stem
 
 

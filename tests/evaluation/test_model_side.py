@@ -223,5 +223,6 @@ def test_what_a_model_is_called(place, tmp_path):
     (tmp_path / "cross-0.1").mkdir()
     assert model_side.system_name(tmp_path / "cross-0.1") == "cross-0.1"
     assert model_side.system_name("runs/x.ckpt") == "x"
+    assert model_side.system_name(place / "cross" / "0") == "cross-0"
     with pytest.raises(M4MError, match="rename the model"):
         model_side.check(tmp_path / "truth", Folder(place / "songs"), [])
