@@ -61,6 +61,9 @@ MAX_PROFILED = 100
 FewSteps = Annotated[str, pydantic.BeforeValidator(_few_steps)]
 
 
+Starts = Literal["anywhere", "bars"]
+"""Where windows begin: at any step, as those of the published models; or where songs begin too."""
+
 SHIFT_LIMITS = (-5, 6)
 """Semitones that training may move a window by, as the published models were trained."""
 
@@ -232,7 +235,7 @@ class Config(Section):
     compress: Compress = Compress()
     window: Positive = 384
     pad_short: bool = False
-    starts: Literal["anywhere", "bars"] = "anywhere"
+    starts: Starts = "anywhere"
     pitch_shift: Shifts = SHIFT_LIMITS
     batch: Positive = 8
     accumulate: Positive = 1

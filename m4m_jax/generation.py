@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from etils import epath
 
+from m4m_jax.data.windows import whole_bars
 from m4m_jax.errors import M4MError
 from m4m_jax.models.card import Card
 from m4m_jax.music.compression import compress_rows, stretch
@@ -109,6 +110,7 @@ def generate(
         top_k=top_k,
         top_p=None if top_p == 1 else top_p,
         allowed=well_formed(vocabulary, _allowed(programs, card.target)),
+        starts=whole_bars(song, card.compress.stride) if card.starts == "bars" else None,
     )
     given, label = without_silent_tracks(given), written_name(card.task)
     return [

@@ -97,11 +97,13 @@ class Model:
         top_k: int | None = None,
         top_p: float | None = None,
         allowed: np.ndarray | None = None,
+        starts: np.ndarray | None = None,
     ) -> np.ndarray:
         """Write targets to one reference, or from nothing, of any length.
 
-        Windows of the trained length follow each other, the last third of one being the prompt of
-        the next. All rows are compressed as the model was trained (`card.compress`).
+        Windows of the trained length follow each other, the end of one, at least a third of it,
+        being the prompt of the next (`songs.window_starts`). All rows are compressed as the model
+        was trained (`card.compress`).
 
         Args:
             reference: token rows int32 [T, 2N]; None for a language model.
@@ -114,6 +116,9 @@ class Model:
             top_k: draw from so many of the likeliest tokens.
             top_p: draw from the likeliest tokens whose probabilities make up this share.
             allowed: bool [2, V], see `sampler.well_formed`; every token is allowed by default.
+            starts: int64 [k], ascending, steps of the song that windows should begin at, all
+                multiples of the larger ratio of compression; where the first is below 0, so many
+                empty steps come before the song. Anywhere, from 0 on, by default.
 
         Returns:
             Token rows int32 [samples, steps, 2N].
@@ -132,8 +137,9 @@ class Model:
             steps = window if heard is None else -(-heard // compress.target)
         if prompt.shape[1] != width:
             raise M4MError(f"a prompt has rows of {prompt.shape[1]} tokens; {width} are written")
-        if given >= min(steps, window):
-            what = f"a window of {window}" if window < steps else steps
+        lead = 0 if starts is None else -int(starts[0]) // compress.target
+        if given >= min(steps, window - lead):
+            what = f"a window of {window - lead}" if window - lead < steps else steps
             raise M4MError(f"a prompt of {given} steps leaves nothing to write of {what}")
         return songs.write_song(
             self.system,
@@ -145,6 +151,7 @@ class Model:
             window=self.card.window,
             compress=compress,
             allowed=allowed,
+            starts=starts,
         )
 
     def _check_reference(self, reference: np.ndarray | None) -> None:

@@ -12,11 +12,11 @@ import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, get_args
 
 import numpy as np
 
-from m4m_jax.config import SHIFT_LIMITS
+from m4m_jax.config import SHIFT_LIMITS, Starts
 from m4m_jax.data import eligibility, windows
 from m4m_jax.data.eligibility import Eligible
 from m4m_jax.data.windows import View
@@ -27,9 +27,6 @@ from m4m_jax.music.tasks import Task
 
 # What a process keeps of songs that it has encoded before.
 CACHE_BYTES = 256 * 2**20
-
-# Where windows may begin: at any step, as those of the published models; or where songs begin too.
-STARTS = ("anywhere", "bars")
 
 # More than any training reads.
 _MANY_WINDOWS = 2**48
@@ -174,7 +171,7 @@ def stream(
     train: bool = True,
     pitch_shift: tuple[int, int] = SHIFT_LIMITS,
     pad_short: bool = False,
-    starts: str = "anywhere",
+    starts: Starts = "anywhere",
     only: int | None = None,
 ) -> Any:
     """Return the windows of training or validation, one after another and (as good as) endless.
@@ -208,8 +205,8 @@ def stream(
     import grain
 
     _check(components, window, seed)
-    if starts not in STARTS:
-        raise M4MError(f"starts={starts!r} is not known; choose from {', '.join(STARTS)}")
+    if starts not in (known := get_args(Starts)):
+        raise M4MError(f"starts={starts!r} is not known; choose from {', '.join(known)}")
     count = max(c.task.max_notes for c in components) if max_notes is None else max_notes
 
     def endless(number: int) -> Any:

@@ -99,6 +99,21 @@ def bar_starts(table: NoteTable) -> np.ndarray:
     return np.union1d(0, bar_lines(table)[:-1])
 
 
+def whole_bars(table: NoteTable, stride: int = 1) -> np.ndarray:
+    """Where windows may begin to write a song as those of `bar_starts` are: int64 [k], ascending.
+
+    The first is the song's, 0, unless its first bar is shorter than the next, as with a pickup:
+    then that bar is made whole by steps before the song, and begins below 0. All are multiples of
+    `stride`.
+    """
+    bars = bar_starts(table)
+    lengths = np.diff(bars, append=table.length)
+    starts = bars[bars % stride == 0]
+    if len(bars) > 1 and (lead := lengths[1] - lengths[0]) > 0 and lead % stride == 0:
+        starts[0] = -lead
+    return starts
+
+
 def draw(
     length: int,
     window: int,

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 import pydantic
 from flax import nnx
 
+from m4m_jax.config import Starts
 from m4m_jax.errors import M4MError
 from m4m_jax.models import parameters
 from m4m_jax.models.adapter import AdapterParam
@@ -66,7 +67,8 @@ class Card(pydantic.BaseModel, frozen=True, extra="forbid"):
     adapter was trained on, unless it holds them itself, tuned with it.
     task: a task's name; reference, target (part selectors) and dedup as it was trained with them.
     max_notes: notes a row, N, for reference and target. compress: how much coarser than the song
-    they are. window: steps of a song that it was trained on.
+    they are. window: steps of a song that it was trained on. starts: where these began, and begin
+    when a song is written: anywhere, or on its bars.
     parts: the names that its data set gives to part selectors.
     mixture: what it was trained on, where that were several data sets or tasks; the fields above
     are those of the first.
@@ -86,6 +88,7 @@ class Card(pydantic.BaseModel, frozen=True, extra="forbid"):
     max_notes: int
     compress: Compression = Compression()
     window: int
+    starts: Starts = "anywhere"
     data: str | None = None
     parts: dict[str, str] = {}
     mixture: tuple[Part, ...] = ()

@@ -98,6 +98,7 @@ def card_of(config: Config, path: epath.Path, bases: Sequence[Model]) -> Card:
         max_notes=task.max_notes,
         compress=task.compress,
         window=config.window,
+        starts=config.starts,
     )
 
 

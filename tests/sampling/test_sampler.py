@@ -7,6 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from m4m_jax.data.packing import unpack
 from m4m_jax.models.system import System
@@ -14,12 +16,13 @@ from m4m_jax.music.simunote import PLAIN, VELOCITY, from_rows, from_tokens
 from m4m_jax.sampling.sampler import (
     Sampling,
     draw,
+    fold_keys,
     sample_keys,
     truncate,
     well_formed,
     write_window,
 )
-from m4m_jax.sampling.songs import empty_rows, fill, write_song
+from m4m_jax.sampling.songs import empty_rows, fill, window_starts, write_song
 from tests.models.conftest import random_rows
 from tests.models.small import MICRO, packed, small_cross, small_lm, small_system
 
@@ -284,15 +287,15 @@ def song(system: System, steps: int, *, prompt=None, sampling=GREEDY, samples=2)
 
 
 @pytest.mark.parametrize("kind", ["lm", "cross"])
-def test_windows_go_on_from_the_last_third_of_the_one_before(kind, request):
+def test_windows_go_on_from_the_end_of_the_one_before(kind, request):
     system = request.getfixturevalue(kind)
     steps = 2 * WINDOW + 2
     rows = song(system, steps)
     assert rows.shape == (2, steps, 2 * NOTES)
     reference = random_rows(60, 1, steps, NOTES)[0] if kind == "cross" else None
-    # By hand: windows begin at 0, 6 and 12, and the last is cut at the song's end.
+    # By hand: windows begin at 0 and 6, and the last where it ends with the song.
     want = np.zeros((1, 0, 2 * NOTES), np.int32)
-    for start in (0, 6, 12):
+    for start in (0, 6, 11):
         heard = None
         if reference is not None:
             heard = fill(reference[start : start + WINDOW], WINDOW, PLAIN)[None]
@@ -302,6 +305,51 @@ def test_windows_go_on_from_the_last_third_of_the_one_before(kind, request):
         )  # fmt: skip
         want = np.concatenate([want[:, :start], got], axis=1)
     np.testing.assert_array_equal(rows[:1], want)
+
+
+def test_where_windows_begin():
+    assert window_starts(9, 9) == [0]
+    assert window_starts(10, 9) == [0, 1]
+    assert window_starts(24, 9) == [0, 6, 12, 15]
+    assert window_starts(24, 8, stride=4) == [0, 8, 16]
+    # On bars of 4 steps, also where the song begins with half of one.
+    assert window_starts(24, 9, allowed=np.arange(0, 24, 4)) == [0, 4, 8, 12, 16]
+    assert window_starts(22, 9, allowed=np.arange(-2, 22, 4)) == [-2, 2, 6, 10, 14]
+    assert window_starts(30, 9, allowed=np.array([0, 20])) == [0, 6, 12, 18, 20, 21]
+
+
+@settings(deadline=None)
+@given(st.integers(1, 200), st.integers(1, 40), st.sampled_from([1, 2, 4]), st.data())
+def test_windows_follow_each_other_to_the_end(steps, window, stride, data):
+    window *= stride
+    bars = data.draw(
+        st.none() | st.sets(st.integers(1, steps)).map(lambda b: np.array(sorted({0, *b})))
+    )
+    found = window_starts(steps, window, stride, bars)
+    ahead = np.diff(found)
+    assert found[0] == 0
+    assert all(start % stride == 0 for start in found)
+    assert (ahead > 0).all()
+    assert (ahead <= window).all()
+    assert found[-1] + window >= steps
+    assert all(start + window < steps for start in found[:-1])
+
+
+def test_steps_before_a_song_are_silent(cross):
+    """A window that begins before the song is one that begins with silence."""
+    reference = random_rows(60, 1, WINDOW - 2, NOTES)[0]
+    how = {"window": WINDOW, "allowed": FORM}
+    prompt, keys = np.zeros((0, 2 * NOTES), np.int32), sample_keys(0, 1)
+    starts = np.array([-2, 2])
+    rows = write_song(
+        cross, reference, prompt, WINDOW - 2, keys, Sampling(1.0), starts=starts, **how
+    )
+    silence = empty_rows(2, 2 * NOTES, PLAIN)
+    want = write_window(
+        cross, np.concatenate([silence, reference])[None], silence[None], WINDOW,
+        fold_keys(keys, 0), Sampling(1.0), **how,
+    )  # fmt: skip
+    np.testing.assert_array_equal(rows, want[:, 2:])
 
 
 def test_windows_draw_numbers_of_their_own(lm):
