@@ -243,6 +243,31 @@ def test_a_ratio_of_one_writes_the_same(file):
     assert plain == same
 
 
+@pytest.mark.parametrize("ratio", [1, 2])
+def test_songs_begin_on_a_bar_where_training_windows_did(ratio):
+    """One that begins with part of a bar is written as if the rest of the bar were silent."""
+    trained = model("chord-to-melody", Compression(reference=ratio))
+    trained = dataclasses.replace(trained, card=trained.card.model_copy(update={"starts": "bars"}))
+    pickup = song(2, bars=2).replace(meters=np.array([[0.0, 1.0, 4.0], [4.0, 2.0, 4.0]]))
+    notes = pickup.notes.copy()
+    notes[:, 0] += 4
+    whole = pickup.replace(
+        notes=notes, length=pickup.length + 4, meters=np.array([[0.0, 2.0, 4.0]])
+    )
+    ((_, written),) = generation.generate(trained, pickup, seed=1)
+    ((_, longer),) = generation.generate(trained, whole, seed=1, prompt_steps=4)
+    assert len(written.notes)
+    moved = longer.notes - [4, 0, 0, 0, 0, 0]
+    np.testing.assert_array_equal(written.notes[:, :5], moved[moved[:, 0] >= 0][:, :5])
+    plain = dataclasses.replace(
+        trained, card=trained.card.model_copy(update={"starts": "anywhere"})
+    )
+    ((_, other),) = generation.generate(plain, pickup, seed=1)
+    assert other.notes.tolist() != written.notes.tolist()
+    message = refused(trained, pickup, prompt_steps=8)
+    assert "a prompt of 8 steps leaves nothing to write of a window of 8" in message
+
+
 def test_what_compression_does_not_allow(file):
     source = read_midi(file)
     message = refused(model("chord-to-melody", Compression(target=4)), source, prompt_steps=6)
