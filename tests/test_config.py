@@ -305,14 +305,22 @@ def test_systems_are_overrides(path, system):
     assert small.size == (size if system == "seq2seq" else None)
 
 
-@pytest.mark.parametrize("name", ["lm", "melody_to_chord", "chord_to_melody"])
-def test_folk_models_go_on_in_nearby_keys(name):
+@pytest.mark.parametrize(
+    ("name", "preset", "steps", "other"),
+    [
+        ("lm", "keys", 4000, {"pitch_shift": (-2, 2)}),
+        ("chord_to_melody", "keys", 4000, {"pitch_shift": (-2, 2)}),
+        ("melody_to_chord", "long", 6000, {"pad_short": True}),
+    ],
+)
+def test_longer_folk_presets(name, preset, steps, other):
     path = SHIPPED[0].parent / f"nottingham_{name}.yaml"
     small = load_config(path, ["base=x", "preset=small"])
-    keys = load_config(path, ["base=x", "preset=keys"])
-    changed = {key for key, value in small if value != getattr(keys, key)}
-    assert changed == {"steps", "pitch_shift", "optimizer" if name == "lm" else "every"}
-    assert (keys.steps, keys.pitch_shift) == (4000, (-2, 2))
+    longer = load_config(path, ["base=x", f"preset={preset}"])
+    changed = {key for key, value in small if value != getattr(longer, key)}
+    assert changed == {"steps", *other, "optimizer" if name == "lm" else "every"}
+    assert longer.steps == steps
+    assert {key: getattr(longer, key) for key in other} == other
 
 
 def test_every_task_has_a_configuration():
