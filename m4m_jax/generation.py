@@ -83,6 +83,7 @@ def generate(
     """
     card, vocabulary = model.card, model.system.lm.vocabulary
     ratio, steps = card.compress.target, steps or song.length
+    on_bars = card.starts == "bars"
     check_task(card.tasks, task)
     card = card.of_task(task or card.task)
     temperature, top_p = as_drawn(card.task, temperature, top_p)
@@ -110,7 +111,7 @@ def generate(
         top_k=top_k,
         top_p=None if top_p == 1 else top_p,
         allowed=well_formed(vocabulary, _allowed(programs, card.target)),
-        starts=whole_bars(song, card.compress.stride) if card.starts == "bars" else None,
+        starts=whole_bars(song, card.window, card.compress.stride) if on_bars else None,
     )
     given, label = without_silent_tracks(given), written_name(card.task)
     return [

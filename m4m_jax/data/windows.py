@@ -99,18 +99,19 @@ def bar_starts(table: NoteTable) -> np.ndarray:
     return np.union1d(0, bar_lines(table)[:-1])
 
 
-def whole_bars(table: NoteTable, stride: int = 1) -> np.ndarray:
+def whole_bars(table: NoteTable, window: int, stride: int = 1) -> np.ndarray:
     """Where windows may begin to write a song as those of `bar_starts` are: int64 [k], ascending.
 
     The first is the song's, 0, unless its first bar is shorter than the next, as with a pickup:
-    then that bar is made whole by steps before the song, and begins below 0. All are multiples of
-    `stride`.
+    then that bar is made whole by steps before the song, and begins below 0. A bar that is longer
+    than a window of `window` steps is not. All are multiples of `stride`.
     """
     bars = bar_starts(table)
-    lengths = np.diff(bars, append=table.length)
     starts = bars[bars % stride == 0]
-    if len(bars) > 1 and (lead := lengths[1] - lengths[0]) > 0 and lead % stride == 0:
-        starts[0] = -lead
+    if len(bars) > 1:
+        first, second = np.diff(bars, append=table.length)[:2]
+        if first < second <= window and (second - first) % stride == 0:
+            starts[0] = first - second
     return starts
 
 

@@ -35,26 +35,26 @@ def part_of(rows: np.ndarray, first: int, steps: int, vocabulary: Vocabulary) ->
 
 
 def window_starts(
-    steps: int, window: int, stride: int = 1, allowed: np.ndarray | None = None
+    steps: int, window: int, stride: int = 1, starts: np.ndarray | None = None
 ) -> list[int]:
     """Where the windows of a song begin, ascending, in steps of the song.
 
-    Each begins two thirds of a window after the one before, or a bit less where `allowed` says so,
+    Each begins two thirds of a window after the one before, or a bit less where `starts` says so,
     and the last as soon as it reaches the song's end.
 
     Args:
         steps: the song's length.
         window: steps of a window.
         stride: starts are multiples of this.
-        allowed: int64 [k], ascending, the starts to choose from, of which the first is the song's;
+        starts: int64 [k], ascending, the starts to choose from, of which the first is the song's;
             where windows would be too far apart, others are taken. Any, from 0 on, when None.
     """
     advance = -(-(window - window // PROMPT_SHARE) // stride) * stride
-    found = [0 if allowed is None else int(allowed[0])]
+    found = [0 if starts is None else int(starts[0])]
     while (start := found[-1]) + window < steps:
         near = np.arange(start + stride, start + advance + 1, stride)
-        if allowed is not None and np.isin(near, allowed).any():
-            near = near[np.isin(near, allowed)]
+        if starts is not None and np.isin(near, starts).any():
+            near = near[np.isin(near, starts)]
         last = near[near + window >= steps]
         found.append(int(last[0] if len(last) else near[-1]))
     return found
@@ -78,7 +78,7 @@ def write_song(
     reference: token rows int32 [L, 2M], read window by window with empty rows after its end; or
     None. prompt: token rows int32 [P, 2N] that all targets begin with, shorter than a window.
     steps: rows of a target. keys: one a sample, [K]. window: steps of the song that a window spans;
-    of the two streams it holds as many rows as `compress` leaves (None: all). starts: as `allowed`
+    of the two streams it holds as many rows as `compress` leaves (None: all). starts: as those
     of `window_starts`; where the first is below 0, so many empty steps come before the song.
 
     Returns token rows int32 [K, steps, 2N], the prompt included.

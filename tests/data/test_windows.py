@@ -175,15 +175,18 @@ def test_starts_are_bar_lines():
 def test_songs_that_begin_with_part_of_a_bar():
     table = song(0, bars=3).replace(meters=np.array([[0.0, 1.0, 4.0], [4.0, 4.0, 4.0]]))
     assert windows.bar_starts(table).tolist() == [0, 4, 20, 36]
-    assert windows.whole_bars(table).tolist() == [-12, 4, 20, 36]
-    assert windows.whole_bars(table, 4).tolist() == [-12, 4, 20, 36]
-    assert windows.whole_bars(table, 8).tolist() == [0]
-    assert windows.whole_bars(song(0, bars=2)).tolist() == [0, 16]
-    assert windows.whole_bars(song(0, bars=1)).tolist() == [0]
-    assert windows.whole_bars(empty(0)).tolist() == [0]
+    assert windows.whole_bars(table, 48).tolist() == [-12, 4, 20, 36]
+    assert windows.whole_bars(table, 48, 4).tolist() == [-12, 4, 20, 36]
+    assert windows.whole_bars(table, 48, 8).tolist() == [0]
+    assert windows.whole_bars(song(0, bars=2), 48).tolist() == [0, 16]
+    assert windows.whole_bars(song(0, bars=1), 48).tolist() == [0]
+    assert windows.whole_bars(empty(0), 48).tolist() == [0]
+    # A bar that no window can hold is left as it is.
+    assert windows.whole_bars(table, 16).tolist() == [-12, 4, 20, 36]
+    assert windows.whole_bars(table, 15).tolist() == [0, 4, 20, 36]
     # Where a longer bar is followed by a shorter one, nothing is missing.
     waltz = table.replace(meters=np.array([[0.0, 4.0, 4.0], [16.0, 3.0, 4.0]]))
-    assert windows.whole_bars(waltz).tolist() == [0, 16, 28, 40]
+    assert windows.whole_bars(waltz, 48).tolist() == [0, 16, 28, 40]
 
 
 @pytest.mark.parametrize("ratio", [1, 2, 4])

@@ -313,9 +313,9 @@ def test_where_windows_begin():
     assert window_starts(24, 9) == [0, 6, 12, 15]
     assert window_starts(24, 8, stride=4) == [0, 8, 16]
     # On bars of 4 steps, also where the song begins with half of one.
-    assert window_starts(24, 9, allowed=np.arange(0, 24, 4)) == [0, 4, 8, 12, 16]
-    assert window_starts(22, 9, allowed=np.arange(-2, 22, 4)) == [-2, 2, 6, 10, 14]
-    assert window_starts(30, 9, allowed=np.array([0, 20])) == [0, 6, 12, 18, 20, 21]
+    assert window_starts(24, 9, starts=np.arange(0, 24, 4)) == [0, 4, 8, 12, 16]
+    assert window_starts(22, 9, starts=np.arange(-2, 22, 4)) == [-2, 2, 6, 10, 14]
+    assert window_starts(30, 9, starts=np.array([0, 20])) == [0, 6, 12, 18, 20, 21]
 
 
 @settings(deadline=None)
