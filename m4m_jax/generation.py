@@ -60,6 +60,7 @@ def generate(
 
     What was compressed in training is so here: of a reference with ratio r the model reads every
     r-th step; a target with ratio r is written at every r-th step, its durations r times as long.
+    Where its windows began on bars, those that it writes do, from a whole first bar on.
 
     Args:
         model: as `load` gives it.
