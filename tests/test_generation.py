@@ -166,11 +166,16 @@ def test_a_sample_without_a_note_is_told(file, tmp_path):
     bias[...] = bias[...].at[PLAIN.eos].set(1e6)
     pretrained.save(writer, tmp_path / "silent")
     pretrained.save(model("continuation"), tmp_path / "lively")
-    for name, told in (("silent", True), ("lively", False)):
+    prompted = ("--prompt", "4", "--steps", "8")
+    for name, told, how in (
+        ("silent", True, ("--steps", "4")),
+        ("silent", True, prompted),
+        ("lively", False, prompted),
+    ):
         out = tmp_path / f"{name}.mid"
         answer = m4m(
             *("generate", "continuation", str(file), "--model", str(tmp_path / name)),
-            *("-o", str(out), "--steps", "4"),
+            *("-o", str(out), *how),
         )
         assert (answer.status, answer.out) == (0, f"{out}\n")
         assert answer.err.startswith(f"m4m: warning: {out}: no note was written;") == told

@@ -79,6 +79,7 @@ def generate(
     from m4m_jax.files import check_place
     from m4m_jax.music import get_task, read_midi
     from m4m_jax.music.instruments import parse_programs
+    from m4m_jax.music.notes import STEP
 
     get_task(task)
     for path in (out, plot):
@@ -109,9 +110,9 @@ def generate(
     for path in paths:
         print(path)
     for path, (_, target) in zip(paths, written, strict=False):
-        if not len(target.notes):
+        if not (target.notes[:, STEP] >= prompt).any():
             print(
-                f"m4m: warning: {path}: no note was written; another --seed or a higher"
-                " --temperature may write some",
+                f"m4m: warning: {path}: no note was written; another --seed, a higher"
+                " --temperature or other --programs may write some",
                 file=sys.stderr,
             )

@@ -34,7 +34,7 @@ def _table(judged: Judged) -> rich.table.Table:
     samples = sum(len(found) for song in judged.songs for found in song.systems.values())
     table = rich.table.Table(
         title=f"{judged.task}: {len(judged.songs)} songs, {samples} samples; mean ± deviation over"
-        " songs, (median), songs that have the figure where not all have it",
+        " songs, (median), and `k of n` where only k songs have the figure",
         title_justify="left",
     )
     columns, counts = judged.summaries(), judged.counts()
