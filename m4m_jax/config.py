@@ -174,12 +174,16 @@ class Compress(Section):
     target: Ratio = 1
 
 
+OF_TASK = {"reference", "target", "dedup", "piano_reduction"}
+"""What of a task a configuration may change."""
+
+
 class Component(Section):
     """A part of a mixture: a data set, the view of its songs, and its share of the windows.
 
-    data and task are the run's own where they are left out; so are `reference`, `target` and
-    `dedup` where the task is left out, and otherwise they are the task's. weight: relative to the
-    other components' weights.
+    data and task are the run's own where they are left out; so are `reference`, `target`, `dedup`
+    and `piano_reduction` where the task is left out, and otherwise they are the task's. weight:
+    relative to the other components' weights.
     """
 
     data: str | None = None
@@ -187,6 +191,7 @@ class Component(Section):
     reference: str | None = None
     target: str | None = None
     dedup: bool | None = None
+    piano_reduction: bool | None = None
     weight: Annotated[float, pydantic.Field(gt=0, allow_inf_nan=False)] = 1.0
 
 
@@ -198,13 +203,14 @@ class Config(Section):
     pair, of the reference and of the target. adapter: options of an adapter.
     size: a preset of a new model; `encoder` completes it. A base has its own, and where they are
     given it is checked to have these.
-    data, task: a data set by name, and the view of its songs; `reference`, `target`, `dedup` and
-    `max_notes` change the task's own, `compress` makes a stream coarser. mixture: several data sets
-    or tasks at once, in the place of the one. packed: a directory that `m4m data pack` wrote, where
-    the windows are read instead of being made from songs. window: steps of a
-    training window; `pad_short` fills shorter songs with empty rows instead of leaving them out;
-    `starts` has windows begin at any step or on the songs' bars; `pitch_shift` moves training
-    windows in pitch, by -5 to 6 semitones where it is true, or from its first number to its second.
+    data, task: a data set by name, and the view of its songs; `reference`, `target`, `dedup`,
+    `piano_reduction` and `max_notes` change the task's own, `compress` makes a stream coarser.
+    mixture: several data sets or tasks at once, in the place of the one. packed: a directory that
+    `m4m data pack` wrote, where the windows are read instead of being made from songs. window:
+    steps of a training window; `pad_short` fills shorter songs with empty rows instead of leaving
+    them out; `starts` has windows begin at any step or on the songs' bars; `pitch_shift` moves
+    training windows in pitch, by -5 to 6 semitones where it is true, or from its first number to
+    its second.
     batch: windows of the global batch of a step, in `accumulate` parts one after another.
     encoder_dropout: whether equal rows of a batch share the local encoder's dropout, and are read
     but once, or each has its own.
@@ -229,6 +235,7 @@ class Config(Section):
     reference: str | None = None
     target: str | None = None
     dedup: bool | None = None
+    piano_reduction: bool | None = None
     mixture: tuple[Component, ...] = ()
     packed: str | None = None
     max_notes: Annotated[int, pydantic.Field(gt=0, le=32)] | None = None
@@ -310,7 +317,7 @@ class Config(Section):
     @property
     def components(self) -> tuple[Component, ...]:
         """What the run is trained on, with nothing left out: one component, or the mixture's."""
-        own = self.model_dump(include={"task", "reference", "target", "dedup"})
+        own = self.model_dump(include={"task", *OF_TASK})
 
         def whole(part: Component) -> Component:
             given = part.model_dump(exclude_none=True)

@@ -14,6 +14,7 @@ from m4m_jax.music.compression import compress_rows, stretch
 from m4m_jax.music.inspect import select_notes
 from m4m_jax.music.instruments import checked_program
 from m4m_jax.music.notes import DRUM_PROGRAM, STEP, TRACK, NoteTable, Track, write_midi
+from m4m_jax.music.reduction import piano_reduction
 from m4m_jax.music.simunote import Vocabulary, from_rows, from_tokens, to_rows, to_tokens
 from m4m_jax.music.tasks import UNKNOWN, as_drawn, get_task, written_name
 from m4m_jax.plot import piano_roll
@@ -98,7 +99,7 @@ def generate(
 
     given, heard, prompt = _given(song, card, reference, name), None, None
     if card.reference is not None:
-        heard = _tokens(given, card, card.compress.reference, vocabulary)
+        heard = _tokens(_heard(given, card, name), card, card.compress.reference, vocabulary)
     if prompt_steps:
         part = select_notes(song, card.target, name, names=card.parts)
         prompt = _tokens(part, card, ratio, vocabulary)[: prompt_steps // ratio]
@@ -122,15 +123,23 @@ def generate(
 
 
 def _given(song: NoteTable, card: Card, reference: str | None, name: str) -> NoteTable:
-    """The part of a song that a model reads, without tracks where it reads none."""
+    """The part of a song that a model is given, without tracks where it reads none."""
     if card.reference is None:
         return song.replace(notes=song.notes[:0], tracks=())
-    part, ratio = reference or card.reference, card.compress.reference
-    given = select_notes(song, part, name, names=card.parts)
+    return select_notes(song, reference or card.reference, name, names=card.parts)
+
+
+def _heard(given: NoteTable, card: Card, name: str) -> NoteTable:
+    """What a model reads of the part that it is given; M4MError where it reads no note of it."""
+    ratio = card.compress.reference
+    if card.piano_reduction:
+        given = given.replace(notes=piano_reduction(given.notes))
+        if not len(given.notes):
+            raise M4MError(f"{name}: the model reads no drums, and what it is given has only drums")
     if not (given.notes[:, STEP] % ratio == 0).any():
         raise M4MError(
-            f"{name}: the model reads only steps that are multiples of {ratio}, and no note of the"
-            f" part {part!r} starts on one"
+            f"{name}: the model reads only steps that are multiples of {ratio}, and no note of what"
+            " it is given starts on one"
         )
     return given
 

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from m4m_jax.data.windows import parts
+from m4m_jax.data.windows import heard, parts, shown
 from m4m_jax.datasets.records import METADATA_FILE
 from m4m_jax.errors import M4MError
 from m4m_jax.files import atomic_path
-from m4m_jax.music.notes import STEP, TRACK, NoteTable
+from m4m_jax.music.notes import STEP, NoteTable
 from m4m_jax.music.parts import NoSplitError
 from m4m_jax.music.tasks import Task
 from m4m_jax.progress import progress_bar
@@ -188,6 +188,7 @@ def _place(source: Any, task: Task, names: Mapping[str, str] | None) -> epath.Pa
     directory = epath.Path(directory)
     built = (directory / METADATA_FILE).read_text()  # it has a digest of all songs
     view = [_VERSION, built, task.reference, task.target, ratios, sorted((names or {}).items())]
+    view += ["piano reduction"] * task.piano_reduction
     digest = hashlib.sha256(json.dumps(view).encode()).hexdigest()[:16]
     return directory / f"usable-{source.split}-{digest}.npz"
 
@@ -205,8 +206,8 @@ def _load(path: epath.Path, task: Task) -> Survey:
 
 
 def _has_empty_part(table: NoteTable, task: Task, names: Mapping[str, str] | None) -> bool:
-    ratios = (task.compress.reference, task.compress.target)
-    return any(
-        shown is not None and not shown[table.notes[table.notes[:, STEP] % ratio == 0, TRACK]].any()
-        for shown, ratio in zip(parts(table, task, names), ratios, strict=True)
-    )
+    reference, target = parts(table, task, names)
+    found = [(shown(table.notes, target), task.compress.target)]
+    if reference is not None:
+        found.append((heard(table.notes, reference, task), task.compress.reference))
+    return not all((notes[:, STEP] % ratio == 0).any() for notes, ratio in found)

@@ -21,7 +21,7 @@ from m4m_jax.data import eligibility, windows
 from m4m_jax.data.eligibility import Eligible
 from m4m_jax.data.windows import View
 from m4m_jax.errors import M4MError
-from m4m_jax.music.notes import TRACK, NoteTable
+from m4m_jax.music.notes import NoteTable
 from m4m_jax.music.simunote import PLAIN, Vocabulary, encode
 from m4m_jax.music.tasks import Task
 
@@ -144,20 +144,20 @@ class _DrawWindow:
 
         notes = windows.cut(song.notes, where, self.window)
 
-        def tokens(shown: np.ndarray, ratio: int) -> np.ndarray:
-            part = notes[shown[notes[:, TRACK]]]
+        def tokens(part: np.ndarray, ratio: int) -> np.ndarray:
             sizes = (self.window, self.max_notes, self.vocabulary)
             return encode(part, *sizes, dedup=task.dedup, ratio=ratio)
 
         element = {
-            "target": tokens(song.target, task.compress.target),
+            "target": tokens(windows.shown(notes, song.target), task.compress.target),
             "component": np.int32(self.component),
             "song": np.int32(index),
             "start": np.int32(where.start),
             "shift": np.int32(where.shift),
         }
         if song.reference is not None:
-            element["reference"] = tokens(song.reference, task.compress.reference)
+            part = windows.heard(notes, song.reference, task)
+            element["reference"] = tokens(part, task.compress.reference)
         return element
 
 

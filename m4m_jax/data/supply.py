@@ -17,7 +17,7 @@ from typing import Any
 from etils import epath
 
 from m4m_jax import datasets
-from m4m_jax.config import Component, Config
+from m4m_jax.config import OF_TASK, Component, Config
 from m4m_jax.data import pipeline, stored
 from m4m_jax.errors import M4MError
 from m4m_jax.music.compression import Compression
@@ -32,7 +32,7 @@ LAID_OUT = ("pop909_cl/analysis",)
 
 # What of a configuration says which windows there are, and how many.
 _VIEWED = {"compress", "vocabulary", "window", "pad_short", "starts", "pitch_shift", "seed"}
-_TOLD = {"task", "reference", "target", "dedup", "max_notes", "mixture"}
+_TOLD = {"task", *OF_TASK, "max_notes", "mixture"}
 _PACKED_BY = _VIEWED | _TOLD | {"batch", "validation_batches"}
 
 
@@ -61,7 +61,7 @@ def tasks_of(config: Config) -> tuple[Task, ...]:
     found = []
     for part in config.components:
         assert part.task is not None
-        changes = part.model_dump(include={"reference", "target", "dedup"}, exclude_none=True)
+        changes = part.model_dump(include=OF_TASK, exclude_none=True)
         task = get_task(part.task)
         found.append(dataclasses.replace(task, **changes, compress=compress))
     count = config.max_notes or max(task.max_notes for task in found)
@@ -90,6 +90,7 @@ def view(config: Config) -> dict[str, Any]:
                 "reference": task.reference,
                 "target": task.target,
                 "dedup": task.dedup,
+                "piano_reduction": task.piano_reduction,
                 "share": part.weight / whole,
             }
             for part, task in zip(parts, tasks, strict=True)

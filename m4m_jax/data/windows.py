@@ -12,6 +12,7 @@ from m4m_jax.music.compression import compress_rows
 from m4m_jax.music.labels import bar_lines
 from m4m_jax.music.notes import DRUM_PROGRAM, PITCH, PROGRAM, STEP, TRACK, NoteTable
 from m4m_jax.music.parts import selected_tracks
+from m4m_jax.music.reduction import piano_reduction
 from m4m_jax.music.simunote import pitch_shift_range, to_rows
 from m4m_jax.music.tasks import Task
 
@@ -74,15 +75,25 @@ def view(
     """
     count = task.max_notes if max_notes is None else max_notes
 
-    def rows(shown: np.ndarray, ratio: int) -> np.ndarray:
-        notes = table.notes[shown[table.notes[:, TRACK]]]
+    def rows(notes: np.ndarray, ratio: int) -> np.ndarray:
         return compress_rows(to_rows(notes, table.length, count, dedup=task.dedup), ratio)
 
     reference, target = parts(table, task, names)
-    return View(
-        None if reference is None else rows(reference, task.compress.reference),
-        rows(target, task.compress.target),
-    )
+    given = None
+    if reference is not None:
+        given = rows(heard(table.notes, reference, task), task.compress.reference)
+    return View(given, rows(shown(table.notes, target), task.compress.target))
+
+
+def shown(notes: np.ndarray, tracks: np.ndarray) -> np.ndarray:
+    """The notes int32 [m, 6] of some tracks, bool [tracks]."""
+    return notes[tracks[notes[:, TRACK]]]
+
+
+def heard(notes: np.ndarray, tracks: np.ndarray, task: Task) -> np.ndarray:
+    """The notes int32 [m, 6] that a model reads of a reference's tracks, bool [tracks]."""
+    part = shown(notes, tracks)
+    return piano_reduction(part) if task.piano_reduction else part
 
 
 def shift_range(table: NoteTable, limits: tuple[int, int]) -> tuple[int, int]:

@@ -20,6 +20,7 @@ class Task:
         target: Selector of the part to be written.
         max_notes: Notes that a step holds, N.
         dedup: Whether notes equal in program, step and pitch are made one.
+        piano_reduction: Whether the reference is read as one piano would play it.
         compress: Ratios of the two streams.
         temperature, top_p: How targets are drawn where nothing else is said (`as_drawn`).
     """
@@ -30,6 +31,7 @@ class Task:
     target: str
     max_notes: int = 16
     dedup: bool = False
+    piano_reduction: bool = False
     compress: Compression = field(default_factory=Compression)
     temperature: float = 1.0
     top_p: float = 1.0

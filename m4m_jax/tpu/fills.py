@@ -12,6 +12,7 @@ from m4m_jax.data.packing import Size
 from m4m_jax.errors import M4MError
 from m4m_jax.music.notes import NoteTable
 from m4m_jax.music.parts import select
+from m4m_jax.music.reduction import piano_reduction
 from m4m_jax.music.simunote import Vocabulary, by_name, to_rows, to_tokens
 from m4m_jax.music.tasks import Task
 
@@ -52,11 +53,16 @@ def _needs(
     made = songs.tune if kind_of(task) == "folk tunes" else songs.band
     tables = [made(seed) for seed in range(SONGS)]
     known = by_name(vocabulary)
-    target = [_tokens(t, task.target, task, task.compress.target, known) for t in tables]
+    target = [
+        _tokens(_part(t, task.target, task), task, task.compress.target, known) for t in tables
+    ]
     reference = None
     if task.reference is not None:
         ratio = task.compress.reference
-        reference = [_tokens(t, task.reference, task, ratio, known) for t in tables]
+        given = [_part(t, task.reference, task) for t in tables]
+        if task.piano_reduction:
+            given = [part.replace(notes=piano_reduction(part.notes)) for part in given]
+        reference = [_tokens(part, task, ratio, known) for part in given]
     rng, needs = np.random.default_rng(0), []
     for _ in range(SHARDS):
         starts = [
@@ -76,18 +82,20 @@ def _needs(
     return tuple(needs)
 
 
-def _tokens(
-    table: NoteTable, selector: str, task: Task, ratio: int, vocabulary: Vocabulary
-) -> np.ndarray:
-    """A part's token rows [T / ratio, 2N]."""
+def _part(table: NoteTable, selector: str, task: Task) -> NoteTable:
+    """A part of a song that stands for a task's data."""
     try:
-        notes = select(table, selector).notes
+        return select(table, selector)
     except M4MError as error:
         raise M4MError(
             f"task {task.name}: the songs that stand for its data have no part {selector!r}; "
             "choose one that they have with reference=... and target=..."
         ) from error
-    rows = to_rows(notes, table.length, task.max_notes, dedup=task.dedup)
+
+
+def _tokens(part: NoteTable, task: Task, ratio: int, vocabulary: Vocabulary) -> np.ndarray:
+    """A part's token rows [T / ratio, 2N]."""
+    rows = to_rows(part.notes, part.length, task.max_notes, dedup=task.dedup)
     return to_tokens(rows[::ratio], vocabulary)
 
 

@@ -95,6 +95,7 @@ def card_of(config: Config, path: epath.Path, bases: Sequence[Model]) -> Card:
         reference=task.reference,
         target=task.target,
         dedup=task.dedup,
+        piano_reduction=task.piano_reduction,
         max_notes=task.max_notes,
         compress=task.compress,
         window=config.window,

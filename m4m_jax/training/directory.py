@@ -32,6 +32,7 @@ def described(config: Config, windows: Supply) -> dict[str, Any]:
             reference=task.reference,
             target=task.target,
             dedup=task.dedup,
+            piano_reduction=task.piano_reduction,
         )
         for part, task, parts in zip(
             config.components, tasks_of(config), windows.parts, strict=True
