@@ -14,7 +14,7 @@ from m4m_jax.music.compression import compress_rows, stretch
 from m4m_jax.music.inspect import select_notes
 from m4m_jax.music.instruments import checked_program
 from m4m_jax.music.notes import DRUM_PROGRAM, STEP, TRACK, NoteTable, Track, write_midi
-from m4m_jax.music.reduction import piano_reduction
+from m4m_jax.music.reduction import on_piano
 from m4m_jax.music.simunote import Vocabulary, from_rows, from_tokens, to_rows, to_tokens
 from m4m_jax.music.tasks import UNKNOWN, as_drawn, get_task, written_name
 from m4m_jax.plot import piano_roll
@@ -133,7 +133,7 @@ def _heard(given: NoteTable, card: Card, name: str) -> NoteTable:
     """What a model reads of the part that it is given; M4MError where it reads no note of it."""
     ratio = card.compress.reference
     if card.piano_reduction:
-        given = given.replace(notes=piano_reduction(given.notes))
+        given = on_piano(given)
         if not len(given.notes):
             raise M4MError(f"{name}: the model reads no drums, and what it is given has only drums")
     if not (given.notes[:, STEP] % ratio == 0).any():

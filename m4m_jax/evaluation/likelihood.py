@@ -12,7 +12,7 @@ from m4m_jax.errors import M4MError
 from m4m_jax.evaluation.scoring import Figures
 from m4m_jax.music.compression import compress_rows
 from m4m_jax.music.notes import NoteTable
-from m4m_jax.music.reduction import piano_reduction
+from m4m_jax.music.reduction import on_piano
 from m4m_jax.music.simunote import to_rows, to_tokens
 from m4m_jax.pretrained import Model, base_path, load
 from m4m_jax.sampling.songs import empty_rows, fill
@@ -104,7 +104,7 @@ def nll(
     given = None
     if model.card.system != "lm" and reference is not None:
         if model.card.piano_reduction:
-            reference = reference.replace(notes=piano_reduction(reference.notes))
+            reference = on_piano(reference)
         given = _windows(model, reference, part.length, ratios.reference)
     counted = slice(-(-skip // ratios.target), -(-part.length // ratios.target))
     found = [np.zeros((0, target.shape[-1]))]

@@ -4,9 +4,20 @@ from __future__ import annotations
 
 import numpy as np
 
-from m4m_jax.music.notes import DRUM_PROGRAM, DURATION, PITCH, PROGRAM, STEP, VELOCITY
+from m4m_jax.music.notes import (
+    DRUM_PROGRAM,
+    DURATION,
+    PITCH,
+    PROGRAM,
+    STEP,
+    TRACK,
+    VELOCITY,
+    NoteTable,
+    Track,
+)
 
-_PIANO, _LOUDNESS = 0, 90
+_PIANO = Track("piano", 0)
+_LOUDNESS = 90
 
 
 def piano_reduction(notes: np.ndarray) -> np.ndarray:
@@ -20,7 +31,7 @@ def piano_reduction(notes: np.ndarray) -> np.ndarray:
 
     Returns:
         int32 [m, 6], by step and pitch, so that a step that has too many notes keeps the lowest;
-        program 0, all equally loud. Tracks are as they were.
+        all of program 0, equally loud, in track 0.
     """
     pitched = notes[notes[:, PROGRAM] != DRUM_PROGRAM]
     order = np.lexsort((-pitched[:, DURATION], pitched[:, PITCH], pitched[:, STEP]))
@@ -29,5 +40,10 @@ def piano_reduction(notes: np.ndarray) -> np.ndarray:
     first = np.ones(len(played), bool)
     first[1:] = (place[1:] != place[:-1]).any(1)
     played = played[first]
-    played[:, PROGRAM], played[:, VELOCITY] = _PIANO, _LOUDNESS
+    played[:, [PROGRAM, VELOCITY, TRACK]] = _PIANO.program, _LOUDNESS, 0
     return played
+
+
+def on_piano(table: NoteTable) -> NoteTable:
+    """A song's `piano_reduction`, its only track."""
+    return table.replace(notes=piano_reduction(table.notes), tracks=(_PIANO,))

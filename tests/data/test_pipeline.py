@@ -375,6 +375,19 @@ def test_windows_of_a_mixture_are_those_of_their_task():
             assert np.array_equal(batch[key][b], expected), key
 
 
+def test_windows_are_heard_on_a_piano_as_whole_songs_are():
+    task = Task("t", "", "from-1", "track-0", max_notes=4, piano_reduction=True)
+    bands = [song(seed, tracks=4) for seed in range(6)]
+    batch = data.dataset(bands, task, **OPTIONS)[2]
+    for b in range(8):
+        start, shift = int(batch["start"][b]), int(batch["shift"][b])
+        view = windows.view(bands[batch["song"][b]], task)
+        for key, rows in view._asdict().items():
+            expected = shift_tokens(to_tokens(rows[start : start + 100]), shift)
+            assert np.array_equal(batch[key][b], expected), key
+    assert set(batch["reference"][..., ::2].ravel().tolist()) == {0, PLAIN.eos, PLAIN.pad}
+
+
 def test_each_component_of_a_mixture_has_epochs_of_its_own():
     stream = data.mixture(MIXED, **OPTIONS)
     found = windows_of([stream[k] for k in range(8)])

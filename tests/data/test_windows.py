@@ -20,6 +20,7 @@ from m4m_jax.music import (
     to_rows,
     to_tokens,
 )
+from m4m_jax.music.reduction import piano_reduction
 from m4m_jax.music.simunote import encode
 from tests.datasets.music import song
 
@@ -28,6 +29,13 @@ PAIR = Task("pair", "", "track-1", "track-0", max_notes=4)
 
 def empty(length=64):
     return NoteTable(np.zeros((0, 6), np.int32), (Track("", 0), Track("", 1)), length)
+
+
+def on_drums(table):
+    """The last track of a table played on drums."""
+    notes = table.notes.copy()
+    notes[notes[:, 5] == len(table.tracks) - 1, 3] = 127
+    return table.replace(notes=notes, tracks=(*table.tracks[:-1], Track("kit", 0, True)))
 
 
 def test_a_view_is_the_rows_of_the_parts():
@@ -64,6 +72,25 @@ def test_dedup_is_the_tasks():
     for dedup, count in ((False, 2), (True, 1)):
         rows = windows.view(table, Task("t", "", None, "all", dedup=dedup)).target
         assert (rows[0, :, 0] < 128).sum() == count
+
+
+def test_the_reference_is_heard_on_a_piano_and_the_target_is_not():
+    table = on_drums(song(0, tracks=3))
+    task = Task("t", "", "from-1", "track-0", 4, piano_reduction=True)
+    plain = windows.view(table, dataclasses.replace(task, piano_reduction=False))
+    reference, target = windows.view(table, task)
+    assert np.array_equal(target, plain.target)
+    chords = table.notes[table.notes[:, 5] == 1]
+    assert np.array_equal(reference, to_rows(piano_reduction(chords), table.length, 4))
+    assert set(reference[..., 0].ravel()) == {0, 254, 255}
+    assert 127 in plain.reference[..., 0]
+
+
+def test_songs_of_drums_alone_have_nothing_to_hear_on_a_piano():
+    drums = Task("t", "", "track-1", "track-0", piano_reduction=True)
+    found = eligible([song(0), on_drums(song(1))], drums)
+    assert found.indices.tolist() == [0]
+    assert found.left_out == {"an empty part": 1}
 
 
 def test_streams_are_compressed_each_by_its_ratio():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from m4m_jax.evaluation.likelihood import Likelihoods, figures, nll
 from m4m_jax.evaluation.pairing import Folder
 from m4m_jax.models.card import Card
 from m4m_jax.music import read_midi, select, to_rows, to_tokens, write_midi
+from m4m_jax.music.reduction import on_piano
 from m4m_jax.pretrained import Model
 from tests.compiling import quick_compile as quick_compile
 from tests.datasets.music import song
@@ -167,6 +169,18 @@ def empty(steps: int) -> np.ndarray:
     rows = np.full((steps, 8), LM.system.lm.vocabulary.pad, np.int32)
     rows[:, 0] = LM.system.lm.vocabulary.eos
     return rows
+
+
+def test_likelihoods_given_a_band_on_a_piano(place):
+    model = pretrained.load(place / "cross")
+    trained = dataclasses.replace(
+        model, card=model.card.model_copy(update={"piano_reduction": True})
+    )
+    band = song(1, bars=2)
+    part, reference = select(band, "track-0"), select(band, "track-1")
+    assert set(reference.notes[:, 3]) == {1}
+    assert nll(trained, part, reference) == nll(model, part, on_piano(reference))
+    assert nll(trained, part, reference) != nll(model, part, reference)
 
 
 def test_likelihoods_are_kept(place, tmp_path):
