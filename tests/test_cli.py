@@ -84,7 +84,7 @@ HELP = {
     ("bench", "data"): ["--work", "--data", "--json"],
     ("train",): ["--out", "--data-dir", "--all-hosts", "--coordinator", "--processes"],
     ("generate",): ["--model", "--samples", "--temperature", "--top-k", "--top-p", "--plot"],
-    ("bench", "analysis"): ["--work", "--data", "--json"],
+    ("bench", "analysis"): ["--work", "--data", "--model", "--base", "--json"],
     ("analyze",): ["--out", "--model", "--base", "--reference-base"],
     ("convert", "to-flax"): ["--out", "--base", "--reference-base", "--task", "--max-notes"],
     ("convert", "to-torch"): ["--out"],

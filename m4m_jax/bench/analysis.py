@@ -1,11 +1,11 @@
-"""How well songs are analysed without a model: `m4m bench analysis`."""
+"""How well songs are analysed, by rules or by a model: `m4m bench analysis`."""
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from etils import epath
@@ -19,6 +19,9 @@ from m4m_jax.evaluation.chords import label_agreement
 from m4m_jax.music.labels import Label, beats_to_notes, notes_to_chords, parse_lab
 from m4m_jax.music.notes import STEP, NoteTable, parse_midi
 from m4m_jax.music.parts import select
+
+if TYPE_CHECKING:
+    from m4m_jax.pretrained import Model
 
 WORKS = ("meters-given", "meters-found")
 _ON_BEAT = 0.1  # quarters that chord labels are from beats, at most, to count as on them
@@ -36,6 +39,8 @@ def measure(
     work: str | None = None,
     folder: epath.PathLike | None = None,
     *,
+    model: epath.PathLike | None = None,
+    bases: Sequence[epath.PathLike] = (),
     say: Callable[[str], None] = print,
 ) -> list[dict[str, Any]]:
     """Compare the analyses of annotated songs with their annotations.
@@ -48,6 +53,8 @@ def measure(
         work: `meters-given`, with the files' meters, or `meters-found`, with none; both when
             `None`.
         folder: of the songs.
+        model: what analyses them, a directory as for `load`; the rules when `None`.
+        bases: the model's own language models, as for `load`.
         say: told each row as text.
 
     Returns:
@@ -57,13 +64,18 @@ def measure(
         majmin and sevenths, by duration, and F-measures of the file's own beats and downbeats.
 
     Raises:
-        M4MError: no such work, no folder, or no song with annotations in it. Where some have none,
-            they are left out, and `say` is told how many.
+        M4MError: no such work, no folder, no song with annotations in it, or no model of the task
+            `analysis`. Songs without annotations are left out, and `say` is told how many.
     """
     if work not in (None, *WORKS):
         raise M4MError(f"no work {work!r} to measure; there are {', '.join(WORKS)}")
     if folder is None:
         raise M4MError("an analysis is measured on annotated songs; name their folder by --data")
+    loaded = None
+    if model is not None:
+        from m4m_jax.pretrained import load  # heavy, and rules need no model
+
+        loaded = load(model, bases or None)
     songs, left_out = _songs(epath.Path(folder))
     example = next((f"{name}: {reason}" for name, reason in left_out.items()), "")
     if not songs:
@@ -77,7 +89,7 @@ def measure(
     rows = []
     for kind in WORKS if work is None else (work,):
         start = time.perf_counter()
-        found = [_analysed(song.table, kind) for song in songs]
+        found = [_analysed(song.table, kind, loaded) for song in songs]
         seconds = (time.perf_counter() - start) / len(songs)
         judged = [_judged(song, one) for song, one in zip(songs, found, strict=True)]
         for name, chosen in (("all", np.ones(len(songs), bool)), ("labels on beats", on_beat)):
@@ -129,8 +141,9 @@ def _stem(name: str) -> str:
     return name.rsplit("/", 1)[-1].partition(".")[0].lower()
 
 
-def _analysed(song: NoteTable, work: str) -> Analysis:
-    return analyze(song if work == "meters-given" else song.replace(meters=song.meters[:0]))
+def _analysed(song: NoteTable, work: str, model: Model | None) -> Analysis:
+    given = work == "meters-given"
+    return analyze(song if given else song.replace(meters=song.meters[:0]), model)
 
 
 def _judged(song: Song, found: Analysis) -> dict[str, float]:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from m4m_jax.cli.app import app
-from m4m_jax.cli.options import JsonFile
+from m4m_jax.cli.options import BasePath, JsonFile, ReferenceBase, bases_of
 from m4m_jax.errors import lacking
 
 bench_app = typer.Typer(
@@ -100,10 +100,17 @@ def bench_analysis(
             "--work", metavar="NAME", help="meters-given or meters-found (default: both)."
         ),
     ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(metavar="DIR", help="One of the task analysis (default: rules, no model)."),
+    ] = None,
+    base: BasePath = None,
+    reference_base: ReferenceBase = None,
     json_file: JsonFile = None,
 ) -> None:
-    """Measure how well m4m analyze finds chords and beats of annotated songs, without a model."""
-    _bench("analysis", json_file, work=work, folder=data)
+    """Measure how well m4m analyze finds chords and beats of annotated songs."""
+    bases = bases_of(base, reference_base)[::-1]
+    _bench("analysis", json_file, work=work, folder=data, model=model, bases=bases)
 
 
 def _bench(kind: str, json_file: str | None, **given: Any) -> None:

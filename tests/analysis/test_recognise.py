@@ -6,18 +6,15 @@ import numpy as np
 import pytest
 
 import m4m_jax
-from m4m_jax import pretrained
 from m4m_jax.analysis import analyze
 from m4m_jax.analysis.recognise import from_notes
 from m4m_jax.datasets.bach_chorales.bach_chorales_dataset_builder import corpus_folder
 from m4m_jax.datasets.bach_chorales.scores import read_score
 from m4m_jax.errors import M4MError
-from m4m_jax.models.card import Card
 from m4m_jax.music import NoteTable, beats_to_notes, notes_to_beats
-from m4m_jax.pretrained import Model
 from tests.analysis.music import blocks, play
+from tests.analysis.small import small_model
 from tests.compiling import quick_compile as quick_compile
-from tests.models.small import CONFIG, LINKS, small_cross, small_lm
 
 
 def test_a_chorale():
@@ -52,17 +49,10 @@ def test_nothing_written_is_no_chord_and_no_beat():
     assert not len(read.beats)
 
 
-def model(task: str) -> Model:
-    base = pretrained.base_of(small_lm(), "base", "adapter")
-    about = {"reference": "from-2", "target": "upto-1", "max_notes": 4, "window": 12}
-    card = Card(system="cross", lm=CONFIG, adapter=LINKS, base=base, task=task, **about)
-    return Model(small_cross(), card)
-
-
 @pytest.mark.usefixtures("quick_compile")
 def test_a_model_writes_the_analysis(tmp_path):
     song = play(["C:maj", "F:maj"], 16)
-    with_beats = model("analysis")
+    with_beats = small_model()
     found = analyze(song, with_beats)
     (_, written), *_ = m4m_jax.generate(with_beats, song, reference="all", temperature=0)
     assert found.chords == from_notes(song, written, "").chords
@@ -74,4 +64,4 @@ def test_a_model_writes_the_analysis(tmp_path):
 def test_a_model_of_another_task():
     song = play(["C:maj", "F:maj"], 16)
     with pytest.raises(M4MError, match="trained for chord-to-melody, not for analysis"):
-        analyze(song, model("chord-to-melody"))
+        analyze(song, small_model("chord-to-melody"))

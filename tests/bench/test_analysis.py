@@ -6,11 +6,25 @@ import json
 
 import pytest
 
+from m4m_jax import pretrained
+from m4m_jax.analysis import analyze
 from m4m_jax.bench.analysis import measure
 from m4m_jax.cli import _run
 from m4m_jax.errors import M4MError
-from m4m_jax.music import Label, NoteTable, Track, chords_to_notes, write_lab, write_midi
+from m4m_jax.evaluation.chords import label_agreement
+from m4m_jax.music import (
+    Label,
+    NoteTable,
+    Track,
+    chords_to_notes,
+    read_lab,
+    read_midi,
+    write_lab,
+    write_midi,
+)
 from tests.analysis.music import play
+from tests.analysis.small import small_base, small_model
+from tests.compiling import quick_compile as quick_compile
 from tests.datasets.music import song
 
 LABELS = ["C:maj", "F:maj", "D:min7", "G:7"] * 2
@@ -55,6 +69,17 @@ def test_songs_of_two_tracks(tmp_path):
     write_midi(both, tmp_path / "song.mid")
     (row, _) = measure("meters-found", tmp_path, say=lambda line: None)
     assert row["sevenths"]["mean"] == 1
+
+
+@pytest.mark.usefixtures("quick_compile")
+def test_a_model_in_the_place_of_the_rules(labelled, tmp_path):
+    model = small_model()
+    pretrained.save(small_base(), tmp_path / "base")
+    pretrained.save(model, tmp_path / "adapter")
+    (row, _) = measure("meters-given", labelled, model=tmp_path / "adapter", say=lambda line: None)
+    found = analyze(read_midi(labelled / "song.mid"), model)
+    expected = label_agreement(read_lab(labelled / "chords" / "song.lab"), found.chords)
+    assert {name: row[name]["mean"] for name in expected} == pytest.approx(expected)
 
 
 def test_mistakes(tmp_path):
