@@ -66,7 +66,7 @@ class _Song(NamedTuple):
     """What of a song a task needs.
 
     length: its steps, T.
-    starts: int64 [k], the steps that windows may begin at; None for any.
+    starts: int64 [k], the steps that windows may begin at, as of `whole_bars`; None for any.
     shifts: the lowest and highest that its windows may be moved by.
     notes: int32 [n, 6].
     reference, target: bool [tracks], which tracks are shown; None without a reference.
@@ -88,6 +88,7 @@ class _Views:
     task: Task
     names: Mapping[str, str] | None
     on_bars: bool = False
+    window: int = 0
     shifts: tuple[int, int] = (0, 0)
     capacity: int = CACHE_BYTES
     _kept: OrderedDict[int, _Song] = field(default_factory=OrderedDict, repr=False)
@@ -101,7 +102,9 @@ class _Views:
                 return self._kept[index]
         table = self.source[index]
         reference, target = windows.parts(table, self.task, self.names)
-        starts = windows.bar_starts(table) if self.on_bars else None
+        starts = None
+        if self.on_bars:
+            starts = windows.whole_bars(table, self.window, self.task.compress.stride)
         shifts = windows.shift_range(table, self.shifts)
         song = _Song(table.length, starts, shifts, table.notes, reference, target)
         with self._lock:
@@ -190,7 +193,8 @@ def stream(
         pitch_shift: the lowest and highest number of semitones that they are moved by.
         pad_short: whether songs shorter than the window are filled up with empty rows; otherwise
             they are left out.
-        starts: where windows begin: `anywhere`, or on the songs' `bars`.
+        starts: where windows begin: `anywhere`, or on the songs' `bars`; that of a song which
+            begins with part of a bar, before it.
         only: the number of one component whose windows are wanted, as the mixture has them.
 
     Returns:
@@ -217,7 +221,7 @@ def stream(
         )
         capacity = CACHE_BYTES // len(components)
         shifts = pitch_shift if train else (0, 0)
-        views = _Views(part.source, part.task, names, starts == "bars", shifts, capacity)
+        views = _Views(part.source, part.task, names, starts == "bars", window, shifts, capacity)
         draw = _DrawWindow(views, window, count, vocabulary, number)
         # An endless stream would have a length that does not fit Grain's integers once batched.
         epochs = -(-_MANY_WINDOWS // len(usable.indices))

@@ -31,7 +31,10 @@ class View(NamedTuple):
 
 
 class Draw(NamedTuple):
-    """Where a window begins (a step) and by how many semitones it is moved."""
+    """Where a window begins (a step) and by how many semitones it is moved.
+
+    A start below 0 has that many empty steps before the song.
+    """
 
     start: int
     shift: int
@@ -105,19 +108,14 @@ def shift_range(table: NoteTable, limits: tuple[int, int]) -> tuple[int, int]:
     return max(low, limits[0]), min(high, limits[1])
 
 
-def bar_starts(table: NoteTable) -> np.ndarray:
-    """Where windows that begin as songs do may begin, on the first step of a bar: int64 [k]."""
-    return np.union1d(0, bar_lines(table)[:-1])
-
-
 def whole_bars(table: NoteTable, window: int, stride: int = 1) -> np.ndarray:
-    """Where windows may begin to write a song as those of `bar_starts` are: int64 [k], ascending.
+    """Where windows on a song's bars begin, on the first step of one: int64 [k], ascending.
 
     The first is the song's, 0, unless its first bar is shorter than the next, as with a pickup:
     then that bar is made whole by steps before the song, and begins below 0. A bar that is longer
     than a window of `window` steps is not. All are multiples of `stride`.
     """
-    bars = bar_starts(table)
+    bars = np.union1d(0, bar_lines(table)[:-1])
     starts = bars[bars % stride == 0]
     if len(bars) > 1:
         first, second = np.diff(bars, append=table.length)[:2]
@@ -138,18 +136,19 @@ def draw(
     """Draw a window of a song of `length` steps.
 
     Args:
-        length: steps; a song that is shorter than the window begins at 0.
+        length: steps; a song that is shorter than the window begins at its first start.
         window: steps.
         rng: the source of the draw.
         shifts: the lowest and highest shift to draw from.
         stride: starts are multiples of this.
-        starts: int64 [k], ascending from 0 on, the steps that it may begin at; any when None.
+        starts: int64 [k], ascending from 0 or less, the multiples of `stride` that it may begin at
+            (`whole_bars`); any when None.
     """
     last = max(length - window, 0) // stride
     if starts is None:
         start = int(rng.integers(last + 1)) * stride
     else:
-        start = int(rng.choice(starts[(starts <= last * stride) & (starts % stride == 0)]))
+        start = int(rng.choice(starts[starts <= last * stride]))
     return Draw(start, int(rng.integers(shifts[0], shifts[1] + 1)))
 
 

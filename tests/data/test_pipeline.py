@@ -19,6 +19,7 @@ from m4m_jax.music import (
     compress_rows,
     get_task,
     shift_tokens,
+    to_rows,
     to_tokens,
     write_midi,
 )
@@ -111,6 +112,17 @@ def test_windows_begin_on_bars_when_asked(ratio, window, wanted, train):
     options = {**OPTIONS, "window": window, "starts": "bars", "train": train}
     stream = data.dataset(songs, task, **options, **({} if train else {"num_batches": 20}))
     assert set(np.concatenate([stream[k]["start"] for k in range(20)]).tolist()) == wanted
+
+
+def test_a_song_that_begins_with_part_of_a_bar_is_heard_from_the_whole_bar():
+    pickup = song(0).replace(meters=np.array([[0, 1, 4], [4, 4, 4]], float))
+    batch = data.dataset([pickup], PAIR, **OPTIONS | {"starts": "bars"})[0]
+    assert set(batch["start"].tolist()) == {-12, 4, 20}
+    rows, moved = windows.view(pickup, PAIR).target, batch["shift"]
+    for b in np.flatnonzero(batch["start"] == -12):
+        silent = to_tokens(to_rows(pickup.notes[:0], 12, 4))
+        begun = shift_tokens(to_tokens(rows[:88]), int(moved[b]))
+        assert np.array_equal(batch["target"][b], np.concatenate([silent, begun]))
 
 
 def test_the_seed_decides():
