@@ -162,6 +162,7 @@ def data_pack(
     """Store the windows that a run reads, so that its hosts need not make them from songs."""
     from etils import epath
 
+    from m4m_jax.data import stored
     from m4m_jax.data.supply import pack, pack_name, told
     from m4m_jax.datasets.store import default_data_dir
     from m4m_jax.progress import progress_bar
@@ -177,7 +178,7 @@ def data_pack(
     with progress_bar("packing windows") as progress:
         about = pack(
             config,
-            root / "packed" / called / "1.0.0",
+            root / "packed" / called / stored.VERSION,
             data_dir,
             epochs=epochs,
             progress=progress,

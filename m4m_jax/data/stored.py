@@ -35,7 +35,8 @@ from m4m_jax.errors import M4MError
 from m4m_jax.files import atomic_path, made_folder
 from m4m_jax.music.simunote import Vocabulary
 
-FORMAT = 1
+FORMAT = 2
+VERSION = f"{FORMAT}.0.0"
 FILE = METADATA_FILE
 _VERSIONS = {"format": FORMAT, "record_version": RECORD_VERSION}
 STREAMS = ("reference", "target")
@@ -260,7 +261,7 @@ def _write_metadata(
         data_dir=folder,
         features=tfds.features.FeaturesDict(features),
         split_infos=infos,
-        version=f"{FORMAT}.0.0",
+        version=VERSION,
         check_data=False,
         disable_shuffling=True,
     )

@@ -8,6 +8,7 @@ import json
 import numpy as np
 from etils import epath
 
+from m4m_jax.data.windows import whole_bars
 from m4m_jax.errors import M4MError
 from m4m_jax.evaluation.scoring import Figures
 from m4m_jax.music.compression import compress_rows
@@ -44,8 +45,9 @@ class Likelihoods:
     """Figures of parts under a model and a language model.
 
     A part is read in windows of the trained length, each from its own beginning, with the notes
-    that the model's N leaves of a step. What was computed is kept in a file, by what it was
-    computed from.
+    that the model's N leaves of a step. Where a model's windows begin on bars, a song that begins
+    with part of one is read from the whole bar, as it would be written. What was computed is kept
+    in a file, by what it was computed from.
     """
 
     def __init__(self, model: Model, lm: Model | None, kept: epath.PathLike, skip: int = 0):
@@ -100,13 +102,14 @@ def nll(
 ) -> tuple[float, int]:
     """The NLL of a part's tokens from step `skip` on, summed up in nats, and their number."""
     ratios = model.card.compress
-    target = _windows(model, part, part.length, ratios.target)
+    lead = -_first_start(model, part)
+    target = _windows(model, part, part.length, ratios.target, lead)
     given = None
     if model.card.system != "lm" and reference is not None:
         if model.card.piano_reduction:
             reference = on_piano(reference)
-        given = _windows(model, reference, part.length, ratios.reference)
-    counted = slice(-(-skip // ratios.target), -(-part.length // ratios.target))
+        given = _windows(model, reference, part.length, ratios.reference, lead)
+    counted = slice(-(-(lead + skip) // ratios.target), -(-(lead + part.length) // ratios.target))
     found = [np.zeros((0, target.shape[-1]))]
     for start in range(0, len(target), _BATCH):
         batch = slice(start, start + _BATCH)
@@ -117,15 +120,24 @@ def nll(
     return float(total), int((rows != model.system.lm.vocabulary.pad).sum())
 
 
-def _windows(model: Model, part: NoteTable, length: int, ratio: int) -> np.ndarray:
+def _first_start(model: Model, part: NoteTable) -> int:
+    """Where a song's first window begins: 0, or before a first bar that is not whole."""
+    if model.card.starts == "anywhere":
+        return 0
+    return int(whole_bars(part, model.card.window, model.card.compress.stride)[0])
+
+
+def _windows(model: Model, part: NoteTable, length: int, ratio: int, lead: int) -> np.ndarray:
     """Token rows of a part's windows, int32 [W, window / ratio, 2N]; empty rows after its end.
 
-    W is a multiple of `_BATCH`.
+    The first window begins `lead` empty steps before the part. W is a multiple of `_BATCH`.
     """
     card, vocabulary = model.card, model.system.lm.vocabulary
     notes = part.notes[part.notes[:, 0] < length]
     rows = to_rows(notes, length, card.max_notes, dedup=card.dedup)
     tokens = to_tokens(compress_rows(rows, ratio), vocabulary)
+    silence = empty_rows(lead // ratio, tokens.shape[1], vocabulary)
+    tokens = np.concatenate([silence, tokens])
     steps = card.window // ratio
     number = -(-len(tokens) // (steps * _BATCH)) * _BATCH
     if not len(tokens):

@@ -80,7 +80,7 @@ def test_a_packed_data_set_is_what_a_run_with_these_options_reads(built, tmp_pat
     words += ["--task", "chord-to-melody", "--data-dir", str(built), "--name", "mine"]
     assert _run(words) == 0
     path = capsys.readouterr().out.splitlines()[-1]
-    assert path == str(built / "packed" / "mine" / "1.0.0")
+    assert path == str(built / "packed" / "mine" / "2.0.0")
     config = make_config(FIELDS | {"seed": 3, "steps": 50, "packed": path}, "the test")
     read, live = (
         supply.supply(c, built).train for c in (config, config.model_copy(update={"packed": None}))

@@ -183,7 +183,7 @@ def test_windows_of_an_older_version_are_refused_with_the_command(
 ):
     """The command, as it is, makes the same windows anew."""
     run = config(mixture=mixture, compress={"target": 2}, max_notes=3, steps=50)
-    place = built / "packed" / f"older-{tmp_path.name}" / "1.0.0"
+    place = built / "packed" / f"older-{tmp_path.name}" / "2.0.0"
     windows = supply.pack(run, place, built).windows
     expected = supply.supply(run, built).train
     path = place / stored.FILE
@@ -191,7 +191,8 @@ def test_windows_of_an_older_version_are_refused_with_the_command(
     path.write_text(json.dumps(found | {version: 0}))
     packed = run.model_copy(update={"packed": str(place)})
     message = refused(packed)
-    assert f"packed with {version.replace('_', ' ')} 0, and this is 1; remove it" in message
+    now = found[version]
+    assert f"packed with {version.replace('_', ' ')} 0, and this is {now}; remove it" in message
     shutil.rmtree(place)
     with pytest.raises(SystemExit) as done:
         main(shlex.split(message.split("again: m4m ")[1]))
@@ -208,7 +209,7 @@ def test_the_command_for_an_own_set_makes_what_the_run_reads(built, tmp_path):
     with pytest.raises(SystemExit) as done:
         main(shlex.split(str(error.value).split("own: m4m ")[1]))
     assert done.value.code == 0
-    place = built / "packed" / supply.pack_name(run) / "1.0.0"
+    place = built / "packed" / supply.pack_name(run) / "2.0.0"
     assert len(supply.supply(run.model_copy(update={"packed": str(place)})).train) == 320
     about = supply.pack(config(), tmp_path / "epochs", built, epochs=2.5)
     assert " --epochs 2.5 " in about.command

@@ -16,7 +16,7 @@ from m4m_jax.evaluation.draws import Draws
 from m4m_jax.evaluation.likelihood import Likelihoods, figures, nll
 from m4m_jax.evaluation.pairing import Folder
 from m4m_jax.models.card import Card
-from m4m_jax.music import read_midi, select, to_rows, to_tokens, write_midi
+from m4m_jax.music import Compression, read_midi, select, to_rows, to_tokens, write_midi
 from m4m_jax.music.reduction import on_piano
 from m4m_jax.pretrained import Model
 from tests.compiling import quick_compile as quick_compile
@@ -169,6 +169,21 @@ def empty(steps: int) -> np.ndarray:
     rows = np.full((steps, 8), LM.system.lm.vocabulary.pad, np.int32)
     rows[:, 0] = LM.system.lm.vocabulary.eos
     return rows
+
+
+@pytest.mark.parametrize("ratio", [1, 2])
+def test_likelihoods_of_a_song_that_begins_with_part_of_a_bar(place, ratio):
+    """It is read as if the rest of the bar were silent, which does not count."""
+    model = pretrained.load(place / "cross")
+    changes = {"starts": "bars", "compress": Compression(ratio, ratio)}
+    trained = dataclasses.replace(model, card=model.card.model_copy(update=changes))
+    pickup = song(2, bars=2).replace(meters=np.array([[0.0, 1.0, 4.0], [4.0, 2.0, 4.0]]))
+    notes = pickup.notes + np.array([4, 0, 0, 0, 0, 0], np.int32)
+    meters = np.array([[0.0, 2.0, 4.0]])
+    whole = pickup.replace(notes=notes, length=pickup.length + 4, meters=meters)
+    for skip in (0, 6):
+        found = nll(trained, *(select(pickup, f"track-{k}") for k in (0, 1)), skip=skip)
+        assert found == nll(trained, *(select(whole, f"track-{k}") for k in (0, 1)), skip=skip + 4)
 
 
 def test_likelihoods_given_a_band_on_a_piano(place):
