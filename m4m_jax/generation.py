@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from etils import epath
 
+from m4m_jax.analysis.meter import find_meters
 from m4m_jax.data.windows import whole_bars
 from m4m_jax.errors import M4MError
 from m4m_jax.models.card import Card
@@ -16,7 +17,7 @@ from m4m_jax.music.instruments import checked_program
 from m4m_jax.music.notes import DRUM_PROGRAM, STEP, TRACK, NoteTable, Track, write_midi
 from m4m_jax.music.reduction import on_piano
 from m4m_jax.music.simunote import Vocabulary, from_rows, from_tokens, to_rows, to_tokens
-from m4m_jax.music.tasks import UNKNOWN, as_drawn, get_task, written_name
+from m4m_jax.music.tasks import ANALYSIS, UNKNOWN, as_drawn, get_task, written_name
 from m4m_jax.plot import piano_roll
 from m4m_jax.pretrained import Model
 from m4m_jax.sampling.sampler import well_formed
@@ -61,7 +62,8 @@ def generate(
 
     What was compressed in training is so here: of a reference with ratio r the model reads every
     r-th step; a target with ratio r is written at every r-th step, its durations r times as long.
-    Where its windows began on bars, those that it writes do, from a whole first bar on.
+    Where its windows began on bars, those that it writes do, from a whole first bar on; for an
+    analysis, whose bars are to be found, they are those that the rules find (`find_meters`).
 
     Args:
         model: as `load` gives it.
@@ -85,7 +87,6 @@ def generate(
     """
     card, vocabulary = model.card, model.system.lm.vocabulary
     ratio, steps = card.compress.target, steps or song.length
-    on_bars = card.starts == "bars"
     check_task(card.tasks, task)
     card = card.of_task(task or card.task)
     temperature, top_p = as_drawn(card.task, temperature, top_p)
@@ -97,6 +98,10 @@ def generate(
     if prompt_steps >= steps:
         raise M4MError(f"a prompt of {prompt_steps} steps leaves nothing to write of {steps}")
 
+    if prompt_steps > song.length:
+        raise M4MError(
+            f"{name}: there is no prompt of {prompt_steps} steps in a song of {song.length}"
+        )
     given, heard, prompt = _given(song, card, reference, name), None, None
     if card.reference is not None:
         heard = _tokens(_heard(given, card, name), card, card.compress.reference, vocabulary)
@@ -113,7 +118,7 @@ def generate(
         top_k=top_k,
         top_p=None if top_p == 1 else top_p,
         allowed=well_formed(vocabulary, _allowed(programs, card.target)),
-        starts=whole_bars(song, card.window, card.compress.stride) if on_bars else None,
+        starts=_starts(song, given, card),
     )
     given, label = without_silent_tracks(given), written_name(card.task)
     return [
@@ -125,6 +130,8 @@ def generate(
 def _given(song: NoteTable, card: Card, reference: str | None, name: str) -> NoteTable:
     """The part of a song that a model is given, without tracks where it reads none."""
     if card.reference is None:
+        if reference is not None:
+            raise M4MError(f"a language model reads no reference; leave {reference!r} out")
         return song.replace(notes=song.notes[:0], tracks=())
     return select_notes(song, reference or card.reference, name, names=card.parts)
 
@@ -142,6 +149,15 @@ def _heard(given: NoteTable, card: Card, name: str) -> NoteTable:
             " it is given starts on one"
         )
     return given
+
+
+def _starts(song: NoteTable, given: NoteTable, card: Card) -> np.ndarray | None:
+    """Where windows begin, int64 [k], as they did in training; None for anywhere."""
+    if card.starts == "anywhere":
+        return None
+    if card.task == ANALYSIS:
+        song = given.replace(meters=find_meters(given))
+    return whole_bars(song, card.window, card.compress.stride)
 
 
 def _tokens(part: NoteTable, card: Card, ratio: int, vocabulary: Vocabulary) -> np.ndarray:

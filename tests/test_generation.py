@@ -28,6 +28,7 @@ from m4m_jax.music import (
 )
 from m4m_jax.music.reduction import piano_reduction
 from m4m_jax.pretrained import Model
+from tests.analysis.music import play
 from tests.compiling import quick_compile as quick_compile
 from tests.datasets.music import song
 from tests.models.small import CONFIG, LINKS, small_cross, small_lm
@@ -274,6 +275,24 @@ def test_songs_begin_on_a_bar_where_training_windows_did(ratio):
     assert "a prompt of 8 steps leaves nothing to write of a window of 8" in message
 
 
+def test_an_analysis_finds_the_bars_itself(monkeypatch):
+    """A pickup of one beat: windows begin three beats before it, whether the meters tell or not."""
+    about = {"reference": "all", "target": "upto-1", "task": "analysis", "starts": "bars"}
+    trained = model("chord-to-melody")
+    card = trained.card.model_copy(update={**about, "window": 24})
+    trained = dataclasses.replace(trained, card=card)
+    seen = Seen(trained, monkeypatch)
+    labels = ["C:maj", "F:maj", "G:7", "C:maj"] * 2
+    music = play(labels, 16, meter=(4, 4))
+    notes = music.notes + np.array([4, 0, 0, 0, 0, 0], np.int32)
+    for meters in ([[0, 1, 4], [4, 4, 4]], [[0, 4, 4]], np.zeros((0, 3))):
+        song = music.replace(
+            notes=notes, length=music.length + 4, meters=np.array(meters, float).reshape(-1, 3)
+        )
+        generation.generate(trained, song)
+        assert seen.options["starts"][:3].tolist() == [-12, 4, 20]
+
+
 def test_a_band_is_heard_on_a_piano(monkeypatch):
     card = model("others-to-drums").card
     trained = dataclasses.replace(
@@ -301,6 +320,14 @@ def test_what_compression_does_not_allow(file):
     message = refused(coarse, late, name=str(file))
     assert message.startswith(str(file))
     assert "multiples of 2" in message
+
+
+def test_arguments_that_mean_nothing():
+    table = song(1, bars=2)
+    message = refused(model("continuation"), table, reference="track-1", steps=40)
+    assert message == "a language model reads no reference; leave 'track-1' out"
+    message = refused(model("chord-to-melody"), table, prompt_steps=36, steps=40, name="a song")
+    assert message == "a song: there is no prompt of 36 steps in a song of 32"
 
 
 def test_mistakes_name_the_file(file):

@@ -20,11 +20,10 @@ from m4m_jax.music.labels import (
     seconds_at,
 )
 from m4m_jax.music.notes import DRUM_PROGRAM, PROGRAM, NoteTable
+from m4m_jax.music.tasks import ANALYSIS
 
 if TYPE_CHECKING:
     from m4m_jax.pretrained import Model
-
-TASK = "analysis"
 
 
 @dataclass(frozen=True)
@@ -89,7 +88,7 @@ def analyze(
     from m4m_jax.generation import generate  # heavy, and rules need no model
 
     written = generate(
-        model, song, TASK, name=name, reference="all", temperature=temperature, seed=seed
+        model, song, ANALYSIS, name=name, reference="all", temperature=temperature, seed=seed
     )
     return from_notes(song, written[0][1], f"a model of {model.card.system}")
 

@@ -18,6 +18,9 @@ from m4m_jax.music.simunote import to_rows, to_tokens
 from m4m_jax.pretrained import Model, base_path, load
 from m4m_jax.sampling.songs import empty_rows, fill
 
+_VERSION = 2
+"""Raised whenever other figures come from the same parts."""
+
 _BATCH = 4
 """Windows that are read at once; the last batch of a part is filled up with empty ones."""
 
@@ -63,10 +66,10 @@ class Likelihoods:
 
     def __call__(self, part: NoteTable, reference: NoteTable | None) -> Figures:
         """`nll_token`, `nll_step` and `lm_perplexity` of a target part; see `figures`."""
-        given = [part.notes, [part.length, self._skip]]
+        given = [[_VERSION], part.notes, part.meters, [part.length, self._skip]]
         if reference is not None:
             given += [reference.notes, [reference.length]]
-        data = b"|".join(np.asarray(x, np.int64).tobytes() for x in given)
+        data = b"|".join(np.asarray(x, np.float64).tobytes() for x in given)
         key = hashlib.sha256(data).hexdigest()[:24]
         if key not in self._kept:
             self._kept[key] = figures(self._model, self._lm, part, reference, self._skip)

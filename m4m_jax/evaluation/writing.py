@@ -19,6 +19,7 @@ from m4m_jax.evaluation.pairing import Paired, Source, not_judged
 from m4m_jax.files import atomic_path
 from m4m_jax.models import parameters
 from m4m_jax.music.notes import NoteTable, write_midi
+from m4m_jax.music.tasks import ANALYSIS
 from m4m_jax.pretrained import Model
 
 _SETTINGS, _WRITTEN = "settings.json", "written"
@@ -123,6 +124,11 @@ def write_samples(
     return Paired(done, left_out)
 
 
+def without_answer(song: NoteTable, task: str) -> NoteTable:
+    """A song as a model is given it: of an analysis the meters are part of what is to be found."""
+    return song.replace(meters=song.meters[:0]) if task == ANALYSIS else song
+
+
 def _write(
     setting: Setting,
     model: Model,
@@ -132,7 +138,12 @@ def _write(
     draws: Draws,
 ) -> None:
     written = generation.generate(
-        model, song, setting.task, name=stem, reference=setting.views.reference, **asdict(draws)
+        model,
+        without_answer(song, setting.task),
+        setting.task,
+        name=stem,
+        reference=setting.views.reference,
+        **asdict(draws),
     )
     paths[0].parent.mkdir(parents=True, exist_ok=True)
     for path in paths:

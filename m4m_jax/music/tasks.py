@@ -41,6 +41,9 @@ class Task:
             raise M4MError(f"task {self.name} has no reference to compress")
 
 
+ANALYSIS = "analysis"
+"""The task of finding beats and chords."""
+
 TASKS: dict[str, Task] = {
     task.name: task
     for task in (
@@ -69,7 +72,7 @@ TASKS: dict[str, Task] = {
         Task("others-to-drums", "drums to all other parts", "nondrum", "drum", 16, dedup=True),
         Task("song-to-chord", "the chords of a song, recognised", "track-0", "track-1", 16),
         Task("chord-to-song", "a song on given chords: accompaniment", "track-1", "track-0", 16),
-        Task("analysis", "beats and chords of a song", "from-2", "upto-1", temperature=0.0),
+        Task(ANALYSIS, "beats and chords of a song", "from-2", "upto-1", temperature=0.0),
         Task("random-split", "some tracks to the others, drawn by lot", "random-0", "random-1"),
         Task(
             "density-split",

@@ -15,6 +15,7 @@ from m4m_jax.evaluation import command, model_side
 from m4m_jax.evaluation.draws import Draws
 from m4m_jax.evaluation.likelihood import Likelihoods, figures, nll
 from m4m_jax.evaluation.pairing import Folder
+from m4m_jax.evaluation.writing import without_answer
 from m4m_jax.models.card import Card
 from m4m_jax.music import Compression, read_midi, select, to_rows, to_tokens, write_midi
 from m4m_jax.music.reduction import on_piano
@@ -140,6 +141,13 @@ def test_samples_stay_with_their_songs(place, tmp_path, monkeypatch):
     assert all(second["x_1"][name] != first["x_1"][name] for name in first["x_1"])
 
 
+def test_bars_are_not_told_to_who_is_to_find_them():
+    table = song(1, bars=2)
+    assert not len(without_answer(table, "analysis").meters)
+    assert without_answer(table, "analysis").replace(meters=table.meters) == table
+    assert without_answer(table, "chord-to-melody") == table
+
+
 def test_likelihoods_by_hand(place):
     """Two windows of 24 steps, each from its own beginning; the second is filled up."""
     model, table = pretrained.load(place / "cross"), song(1, bars=2)
@@ -210,6 +218,10 @@ def test_likelihoods_are_kept(place, tmp_path):
     kept.write_text(f'{line}\n["abc", {{"nll_to')
     assert Likelihoods(None, None, kept)(melody, chords) == first
     assert kept.read_text() == f"{line}\n"
+    # Other bars, other windows.
+    moved = melody.replace(meters=np.array([[0.0, 1.0, 4.0], [4.0, 4.0, 4.0]]))
+    Likelihoods(LM, None, kept)(moved, chords)
+    assert len(kept.read_text().splitlines()) == 2
 
 
 def test_mistakes(place, tmp_path):
