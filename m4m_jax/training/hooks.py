@@ -58,23 +58,30 @@ class Validation:
         """Nothing to do."""
 
 
-class StopAtNaN:
-    """Ends the run with the last good checkpoint named when a loss or gradient is not finite."""
+def check_finite(step: int, metrics: Metrics, checkpoints: Checkpoints) -> None:
+    """M4MError that names the last good checkpoint where a loss or gradient is not finite.
 
-    def __init__(self, checkpoints: Checkpoints, every: int):
-        self.checkpoints, self.every = checkpoints, every
+    Waits for the step where its figures have not been fetched.
+    """
+    for name in ("nll", "gradient_norm", METRIC):
+        if not math.isfinite(value := float(metrics.get(name, 0.0))):
+            checkpoints.wait()
+            raise M4MError(
+                f"{name} is {value} at step {step}; "
+                f"{checkpoints.last_good}; try a lower learning rate or a clip"
+            )
+
+
+class StopAtNaN:
+    """Ends the run where a loss or gradient is not finite, as far as figures are fetched."""
+
+    def __init__(self, checkpoints: Checkpoints):
+        self.checkpoints = checkpoints
 
     def after(self, step: int, state: TrainState, metrics: Metrics) -> None:
-        """Look at the figures that were fetched, and always before a checkpoint."""
-        if step % self.every and "logged" not in metrics:
-            return
-        for name in ("nll", "gradient_norm", METRIC):
-            if not math.isfinite(float(metrics.get(name, 0.0))):
-                self.checkpoints.wait()
-                raise M4MError(
-                    f"{name} is {float(metrics[name])} at step {step}; "
-                    f"{self.checkpoints.last_good}; try a lower learning rate or a clip"
-                )
+        """Look at the figures, before they are written."""
+        if "logged" in metrics:
+            check_finite(step, metrics, self.checkpoints)
 
     def close(self) -> None:
         """Nothing to do."""
@@ -83,7 +90,9 @@ class StopAtNaN:
 class SaveCheckpoints:
     """Saves state and data iterator, every so many steps and at the end, and where the run stops.
 
-    Nothing can be saved while a program compiles, so it saves before one does, too.
+    Nothing can be saved while a program compiles, so it saves before one does, too. A state is not
+    saved, and the run ends, where the loss or gradient of its step is not finite: whatever went on
+    from there would not be either.
     """
 
     def __init__(
@@ -95,12 +104,12 @@ class SaveCheckpoints:
         stop: Preemption,
     ):
         self.checkpoints, self.data, self.every, self.last = checkpoints, data, every, last
-        self.stop, self.unsaved = stop, dict[str, Any]()
+        self.stop, self.unsaved, self.metrics = stop, dict[str, Any](), Metrics()
 
     def after(self, step: int, state: TrainState, metrics: Metrics) -> None:
         """Begin to save where a multiple of `every`, or the end, is reached."""
         self.checkpoints.check()
-        self.unsaved, stops = self.data(), self.stop.passed()
+        self.unsaved, self.metrics, stops = self.data(), metrics, self.stop.passed()
         if stops or step % self.every == 0 or step == self.last:
             self._save(step, state, metrics.get(METRIC))
         if stops and step < self.last:
@@ -108,7 +117,7 @@ class SaveCheckpoints:
 
     def unfinished(self, step: int, state: TrainState, metrics: Metrics) -> NoReturn:
         """End the run after a step before all is done that comes after it, to be done next time."""
-        self.unsaved = {**self.data(), UNFINISHED: _plain(metrics)}
+        self.unsaved, self.metrics = {**self.data(), UNFINISHED: _plain(metrics)}, metrics
         self._save(step, state, None)
         self._end()
 
@@ -119,6 +128,7 @@ class SaveCheckpoints:
         self.stop.hold(False)
 
     def _save(self, step: int, state: TrainState, nll: float | None) -> None:
+        check_finite(step, self.metrics, self.checkpoints)
         self.checkpoints.save(step, state, self.unsaved, nll)
         self.unsaved = {}
 

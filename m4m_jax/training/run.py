@@ -167,7 +167,7 @@ def _train(
                 hooks.Hold(stop),
                 hooks.Validation(validate, config.every.validation, config.steps, save),
                 Rates(config.every.log),
-                hooks.StopAtNaN(checkpoints, config.every.checkpoint),
+                hooks.StopAtNaN(checkpoints),
                 hooks.SavingTime(checkpoints),
                 log,
                 *watching,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 import shutil
 
 import jax
@@ -14,6 +15,8 @@ from m4m_jax import digests
 from m4m_jax.errors import M4MError
 from m4m_jax.models.parameters import by_name
 from m4m_jax.training.checkpoints import Checkpoints
+from m4m_jax.training.hooks import SaveCheckpoints, StopAtNaN
+from m4m_jax.training.preemption import Preempted, Preemption
 from m4m_jax.training.state import TrainState, init_state, split
 from tests.models.small import small_cross
 from tests.training import runs
@@ -133,3 +136,64 @@ def test_a_first_save_that_was_cut_off_is_no_checkpoint(saved, tmp_path, capsys)
         assert f"{path / '3'}" in (told := capsys.readouterr().err)
         assert "was not saved to the end" in told
         assert_goes_on_from(path, 3)
+
+
+class Told(Preemption):
+    """A run that has been told to stop."""
+
+    def passed(self) -> bool:
+        return True
+
+
+def save_due(save: SaveCheckpoints, metrics) -> None:
+    save.after(4, state_at(4), metrics)
+
+
+def save_before_compiling(save: SaveCheckpoints, metrics) -> None:
+    save.after(3, state_at(3), metrics)
+    save.before_compiling(state_at(3))
+
+
+def save_at_a_signal(save: SaveCheckpoints, metrics) -> None:
+    save.stop = Told()
+    save.after(3, state_at(3), metrics)
+
+
+def save_unfinished(save: SaveCheckpoints, metrics) -> None:
+    save.unfinished(3, state_at(3), metrics)
+
+
+def saving(path, how, **changes: float) -> None:
+    """Save in one of these ways a step whose figures, of which none is fetched, are changed so."""
+    checkpoints = Checkpoints(path, 1)
+    checkpoints.save(1, state_at(1), {"next_index": 1})
+    metrics = {k: jnp.float32(v) for k, v in ({"nll": 1.0, "gradient_norm": 1.0} | changes).items()}
+    StopAtNaN(checkpoints).after(3, state_at(3), metrics)  # which does not wait for them
+    save = SaveCheckpoints(checkpoints, lambda: {"next_index": 3}, 4, 100, Preemption())
+    try:
+        how(save, metrics)
+    finally:
+        save.close()
+
+
+@pytest.mark.parametrize("figure", ["nll", "gradient_norm"])
+@pytest.mark.parametrize(
+    "how", [save_due, save_before_compiling, save_at_a_signal, save_unfinished]
+)
+def test_a_step_that_is_not_finite_is_not_saved(tmp_path, how, figure):
+    good = f"the last good checkpoint is {tmp_path / '1'};"
+    with pytest.raises(M4MError, match=rf"{figure} is nan at step \d; {re.escape(good)}"):
+        saving(tmp_path, how, **{figure: float("nan")})
+    assert runs.folders(tmp_path) == [1]
+
+
+def test_a_step_that_is_finite_is_saved(tmp_path):
+    saving(tmp_path / "due", save_due)
+    saving(tmp_path / "compiling", save_before_compiling)
+    for how in (save_at_a_signal, save_unfinished):
+        with pytest.raises(Preempted):
+            saving(tmp_path / how.__name__, how)
+    found = {path.name: runs.folders(path)[1:] for path in tmp_path.iterdir()}
+    assert found == {
+        "due": [4], "compiling": [3], "save_at_a_signal": [3], "save_unfinished": [3],
+    }  # fmt: skip
