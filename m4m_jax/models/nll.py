@@ -34,7 +34,8 @@ def _hits(logits: Array, tokens: Array) -> Array:
 def nll_sum(h: Array, kernel: Array, bias: Array, tokens: Array, weight: Array) -> Array:
     """The weighted sum of the NLL of tokens whose logits are `h @ kernel + bias`, float32 [].
 
-    h [S, K, P, D], kernel [D, V], bias [V], tokens int32 and weight float32 [S, K, P].
+    h [S, K, P, D], kernel [D, V], bias [V], tokens int32 and weight float32 [S, K, P]. Gradients of
+    kernel and bias are summed in the dtype of `weight`, and rounded to theirs at the end.
     """
     spare = -h.shape[1] % CHUNK
 
@@ -88,15 +89,20 @@ def _forward(h: Any, kernel: Any, bias: Any, tokens: Any, weight: Any) -> tuple[
         scale = weight[..., None]
         d_logits = (shares * (scale / whole) - jnp.where(hits, scale, 0)).astype(h.dtype)
         if trained:
-            d_kernel = d_kernel + jnp.einsum("scpd,scpv->sdv", h, d_logits)
-            d_bias = d_bias + d_logits.sum(axis=(1, 2), dtype=d_bias.dtype)
+            precise = d_kernel.dtype
+            d_kernel = d_kernel + jnp.einsum(
+                "scpd,scpv->sdv", h, d_logits, preferred_element_type=precise
+            )
+            d_bias = d_bias + d_logits.sum(axis=(1, 2), dtype=precise)
         total = total + (nll * weight).sum(axis=(1, 2))
         return (total, d_kernel, d_bias), d_logits @ kernel.T
 
-    zeros = (by_shard(weight, ()), by_shard(h, kernel.shape), by_shard(h, bias.shape))
+    # What chunks add is far smaller than the sum: in bfloat16 it would be rounded away.
+    zeros = tuple(by_shard(weight, shape) for shape in ((), kernel.shape, bias.shape))
     sums, d_h = jax.lax.scan(add, zeros, (h, tokens, weight))
     total, d_kernel, d_bias = (x.sum(axis=0) for x in sums)
-    return total, (d_h, *((d_kernel, d_bias) if trained else (None, None)))
+    d_head = (d_kernel.astype(kernel.dtype), d_bias.astype(bias.dtype)) if trained else (None, None)
+    return total, (d_h, *d_head)
 
 
 def _backward(gradient: Any, cotangent: Array) -> tuple[Any, ...]:

@@ -117,3 +117,15 @@ def test_bfloat16_stays_near():
     for a, b in zip(got[1], want[1], strict=True):
         assert a.dtype == jnp.bfloat16
         assert jnp.linalg.norm(a.astype(jnp.float32) - b) < 0.02 * jnp.linalg.norm(b)
+
+
+def test_what_chunks_add_to_the_gradient_of_the_output_layer_is_not_rounded():
+    """Logits of 0 over 8 tokens have gradients that bfloat16 holds, so only sums can differ."""
+    h, _, _, tokens, weight = example(64 * CHUNK, jnp.bfloat16)
+    head = [jnp.zeros(shape, jnp.bfloat16) for shape in ((D, 8), (8,))]
+    wide = [x.astype(jnp.float32) for x in (h, *head)]
+    gradient = jax.jit(jax.grad(nll_sum, (1, 2)))
+    got, want = (gradient(*x, tokens % 8, weight) for x in ((h, *head), wide))
+    for a, b in zip(got, want, strict=True):
+        assert a.dtype == jnp.bfloat16
+        np.testing.assert_allclose(a.astype(jnp.float32), b, rtol=2**-8)
