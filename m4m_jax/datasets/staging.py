@@ -403,7 +403,7 @@ def _code() -> str:
     """Return a hash of the code that files are read by."""
     package = pathlib.Path(__file__).parent.parent
     digest = hashlib.sha256()
-    for part in ("music", "datasets"):
+    for part in ("music", "analysis", "datasets"):
         for path in sorted((package / part).rglob("*.py")):
             digest.update(f"{path.relative_to(package)}\n".encode() + path.read_bytes())
     return digest.hexdigest()

@@ -12,6 +12,7 @@ import time
 
 import pytest
 
+import m4m_jax
 from m4m_jax import datasets
 from m4m_jax.datasets import staging
 from m4m_jax.errors import M4MError
@@ -209,6 +210,20 @@ def test_files_that_change_start_it_afresh(source, tmp_path, monkeypatch):
         assert [line.partition(":")[0] for line in said] == ["starting afresh"]
         datasets.build(NAME, source, tmp_path / "new", workers=1)
         assert files_of(data) == files_of(tmp_path / "new")
+
+
+@pytest.mark.parametrize("part", ["music/notes.py", "analysis/meter.py", "datasets/ingest.py"])
+def test_code_that_changes_starts_it_afresh(tmp_path, monkeypatch, part):
+    """All that readers of files call: that of pop909_cl/analysis finds bars, for instance."""
+    package = pathlib.Path(m4m_jax.__file__).parent
+    for folder in ("music", "analysis", "datasets"):
+        shutil.copytree(package / folder, tmp_path / folder)
+    before = staging._code()
+    monkeypatch.setattr(staging, "__file__", str(tmp_path / "datasets" / "staging.py"))
+    assert staging._code() == before
+    with (tmp_path / part).open("a") as file:
+        file.write("# changed\n")
+    assert staging._code() != before
 
 
 def test_what_is_kept_of_a_build_that_stopped_is_said(source, tmp_path):
