@@ -124,9 +124,11 @@ class Model:
             Token rows int32 [samples, steps, 2N].
 
         Raises:
-            M4MError: a reference is missing, or one too many; the prompt leaves nothing to write.
+            M4MError: a reference is missing, or one too many; the prompt leaves nothing to write;
+                there is no such draw.
         """
         self._check_reference(reference)
+        _check_draws(samples, temperature, top_k, top_p)
         width = 2 * (max_notes or self.card.max_notes)
         if prompt is None:
             prompt = np.zeros((0, width), np.int32)
@@ -158,6 +160,18 @@ class Model:
         if (reference is None) != (self.card.system == "lm"):
             takes = "takes no" if self.card.system == "lm" else "needs a"
             raise M4MError(f"a {self.card.system} model {takes} reference")
+
+
+def _check_draws(samples: int, temperature: float, top_k: int | None, top_p: float | None) -> None:
+    """M4MError where tokens cannot be drawn so."""
+    if samples < 1:
+        raise M4MError(f"samples={samples}: ask for 1 or more")
+    if not temperature >= 0:  # nor is nan
+        raise M4MError(f"temperature={temperature}: give 0, for the likeliest token, or more")
+    if top_k is not None and top_k < 1:
+        raise M4MError(f"top_k={top_k}: give 1 or more, or None for all tokens")
+    if top_p is not None and not 0 <= top_p <= 1:
+        raise M4MError(f"top_p={top_p}: give a share from 0 to 1, or None for all tokens")
 
 
 OneBase = str | os.PathLike[str] | Model

@@ -280,6 +280,20 @@ def test_prompts_that_are_too_long(place, prompt, steps, message):
         pretrained.load(place / "lm").generate(prompt=rows, steps=steps)
 
 
+def test_draws_that_there_are_not_are_refused(place):
+    lm = pretrained.load(place / "lm")
+    for draw, message in (
+        ({"samples": 0}, "samples=0: ask for 1 or more"),
+        ({"temperature": -1.0}, "temperature=-1.0: give 0"),
+        ({"temperature": float("nan")}, "temperature=nan: give 0"),
+        ({"top_k": 0}, "top_k=0: give 1 or more"),
+        ({"top_p": 1.5}, "top_p=1.5: give a share from 0 to 1"),
+        ({"top_p": -0.1}, "top_p=-0.1: give a share from 0 to 1"),
+    ):
+        with pytest.raises(M4MError, match=message):
+            lm.generate(**draw)
+
+
 def test_a_prompt_of_other_rows_is_refused(place):
     with pytest.raises(M4MError, match="a prompt has rows of 6 tokens; 8 are written"):
         pretrained.load(place / "lm").generate(prompt=random_rows(0, 1, 3, 3)[0])
