@@ -220,7 +220,7 @@ class SimuNoteTokenizer(miditok.MusicTokenizer):
 def table_to_score(table: NoteTable) -> symusic.Score:
     """A Score whose ticks are steps, with a marker at the end of the song.
 
-    Tempo and metre are those that lie on a step.
+    Tempo and metre are left out: a tokenizer's tokens do not hold them.
     """
     score = symusic.Score(grid.STEPS_PER_QUARTER)
     for number, track in enumerate(table.tracks):
@@ -239,7 +239,7 @@ def score_to_table(score: symusic.Score) -> NoteTable:
 
     Every track is a part, its notes in the order in which they end. The length is at the marker
     `END_MARKER`, or else the floor of the latest of: ends of notes, controllers, pitch bends and
-    lyrics of tracks with notes, time and key signatures.
+    lyrics of tracks with notes, time and key signatures. Tempo and metre are left out.
 
     Raises:
         M4MError: No notes, or more than 100,000 steps.
