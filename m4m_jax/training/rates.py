@@ -7,8 +7,8 @@ from typing import Any
 
 import jax
 
-from m4m_jax.bench.memory import resident
 from m4m_jax.chips import CHIPS
+from m4m_jax.memory import resident
 from m4m_jax.pretrained import METRIC
 from m4m_jax.training.state import TrainState
 

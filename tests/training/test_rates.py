@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import pytest
 
+from m4m_jax import training
 from m4m_jax.chips import CHIPS, Chip
 from m4m_jax.training.loop import train
 from m4m_jax.training.optim import Hyper
@@ -107,6 +109,11 @@ def test_utilization_is_of_the_chips_rate(monkeypatch):
     monkeypatch.setitem(CHIPS, kind, Chip(1e9, "the test"))
     (line,) = told(4, 4)
     assert line["utilization"] == pytest.approx(line["flops_per_second"] / 1e9 / devices)
+
+
+def test_nothing_of_a_run_is_taken_from_the_measurements():
+    for path in Path(training.__file__).parent.glob("*.py"):
+        assert "m4m_jax.bench" not in path.read_text(), path.name
 
 
 def test_memory_is_what_the_process_holds():
