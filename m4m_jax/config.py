@@ -144,7 +144,7 @@ ADAPTERS: dict[str, type[Cross | SelfAttentive | CocoMulla]] = {
     "self": SelfAttentive,
     "coco-mulla": CocoMulla,
 }
-"""What may be said of an adapter, by system."""
+"""What may be said of an adapter, by system: those that take over pretrained language models."""
 
 Adapter = Annotated[Cross | SelfAttentive | CocoMulla, pydantic.Field(discriminator="system")]
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import importlib.metadata
 import json
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import pydantic
 from flax import nnx
 
-from m4m_jax.config import Starts
+from m4m_jax.config import ADAPTERS, Starts
+from m4m_jax.config import System as SystemName
 from m4m_jax.errors import M4MError
 from m4m_jax.models import parameters
 from m4m_jax.models.adapter import AdapterParam
@@ -23,10 +24,6 @@ from m4m_jax.models.system import System
 from m4m_jax.music.compression import Compression
 
 FORMAT = 1
-SystemName = Literal["lm", "cross", "self", "coco-mulla", "seq2seq"]
-SYSTEMS: tuple[SystemName, ...] = ("lm", "cross", "self", "coco-mulla", "seq2seq")
-ADAPTERS: tuple[SystemName, ...] = ("cross", "self", "coco-mulla")
-"""The systems that take over pretrained language models."""
 
 Adapter = Annotated[
     CrossConfig | SelfConfig | CocoMullaConfig, pydantic.Field(discriminator="system")

@@ -16,6 +16,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from m4m_jax.config import ADAPTERS
 from m4m_jax.files import atomic_path
 from m4m_jax.tpu import compile as compiling
 from m4m_jax.tpu.compile import Report, Target
@@ -23,7 +24,6 @@ from m4m_jax.tpu.compile import Report, Target
 TOPOLOGIES = ("v5e:16x16", "v5p:4x8x8", "v6e:16x16")
 BEGIN, END = "<!-- table: m4m_jax.tpu.table -->", "<!-- end of table -->"
 WINDOWS = 8
-ADAPTERS = ("cross", "self", "coco-mulla")
 COMPUTE_BOUND = ("mesh={data: -1, fsdp: 16}", "remat=true", "encoder=masked")
 """What makes arithmetic, not memory, bound size 3's pretraining on v5e and v5p."""
 NOTED = {"remat=true": "remat", "encoder=masked": "masked encoder"}

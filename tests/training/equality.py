@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from m4m_jax.models.card import SYSTEMS
+from m4m_jax.config import SYSTEMS
 from tests.training import runs
 from tests.training.command import Process, write_config
 

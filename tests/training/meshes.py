@@ -22,8 +22,9 @@ import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
 
+from m4m_jax.config import SYSTEMS
 from m4m_jax.models import nll
-from m4m_jax.models.card import SYSTEMS, Base, Card, build
+from m4m_jax.models.card import Base, Card, build
 from m4m_jax.models.coco_mulla import CocoMullaConfig
 from m4m_jax.models.cross import CrossConfig
 from m4m_jax.models.lm import LM, preset

@@ -10,9 +10,9 @@ import pytest
 from flax import nnx
 from jax.sharding import PartitionSpec
 
+from m4m_jax.config import SYSTEMS
 from m4m_jax.errors import M4MError
 from m4m_jax.models import placement
-from m4m_jax.models.card import SYSTEMS
 from m4m_jax.training import sharding
 from tests.devices import run_with_devices
 from tests.models.small import small_cross, small_system
