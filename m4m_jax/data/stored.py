@@ -50,7 +50,9 @@ class About:
 
     Attributes:
         directory: where it is.
-        view: what decides which windows there are, as plain values; see `supply.view`.
+        view: what a configuration says of which windows there are, as plain values; see
+            `supply.view`.
+        songs: data set -> a hash of the songs that they are of; see `datasets.DatasetInfo`.
         parts: each component's names of parts.
         summary: which songs were used; lines.
         epoch: training windows of an epoch.
@@ -60,6 +62,7 @@ class About:
 
     directory: epath.Path
     view: dict[str, Any]
+    songs: dict[str, str]
     parts: tuple[dict[str, str], ...]
     summary: tuple[str, ...]
     epoch: int
@@ -95,6 +98,7 @@ def read_about(directory: epath.PathLike) -> About:
     return About(
         epath.Path(directory),
         found["view"],
+        found["songs"],
         tuple(found["parts"]),
         tuple(found["summary"]),
         found["epoch"],
@@ -206,7 +210,7 @@ def _new_folder(target: epath.Path) -> Iterator[epath.Path]:
 
 
 def _plain(about: About) -> dict[str, Any]:
-    names = ("view", "parts", "summary", "epoch", "windows", "command")
+    names = ("view", "songs", "parts", "summary", "epoch", "windows", "command")
     return _VERSIONS | {name: getattr(about, name) for name in names}
 
 

@@ -79,7 +79,7 @@ def labels(config: Config) -> tuple[str, ...]:
 
 
 def view(config: Config) -> dict[str, Any]:
-    """All of a configuration that decides which windows there are, as plain values."""
+    """What a configuration says of which windows there are, as plain values."""
     tasks, parts = tasks_of(config), config.components
     whole = sum(part.weight for part in parts)
     return {
@@ -143,7 +143,7 @@ def supply(config: Config, data_dir: epath.PathLike | None = None) -> Supply:
 
     Raises:
         M4MError: a data set has not been built, or has no song that can be used; packed windows are
-            of another configuration, or too few.
+            of another configuration, of songs that have changed since, or too few.
     """
     if config.packed is None:
         return _from_songs(config, data_dir)
@@ -196,6 +196,7 @@ def _from_packed(config: Config, data_dir: epath.PathLike | None) -> Supply:
             f"packed={config.packed} holds windows of another {', '.join(differ)};"
             f" leave packed out, or pack this run's own: {pack_command(config, data_dir)}"
         )
+    _check_songs(packed, data_dir, packed.command)
     names, vocabulary = labels(config), by_name(config.vocabulary)
     again = pack_command(config, data_dir)
     train = _enough(packed, "train", train_windows(config), vocabulary, again)
@@ -204,6 +205,23 @@ def _from_packed(config: Config, data_dir: epath.PathLike | None) -> Supply:
         for number, (name, count) in enumerate(zip(names, validation_windows(config), strict=True))
     }
     return Supply(train, validation, packed.parts, packed.summary, packed.epoch)
+
+
+def _check_songs(packed: stored.About, data_dir: epath.PathLike | None, again: str) -> None:
+    """Raise M4MError where songs have changed since windows of them were packed.
+
+    A host that has the packed windows only has nothing to compare them with. again: the command
+    that packs them.
+    """
+    for name, digest in packed.songs.items():
+        if not datasets.is_built(name, data_dir):
+            continue
+        there = datasets.info(name, data_dir)
+        if there.digest != digest:
+            raise M4MError(
+                f"{packed.directory} holds windows of {name} as it was before its songs changed"
+                f" ({there.directory}); remove it, and pack it again: {again}"
+            )
 
 
 def _enough(
@@ -222,8 +240,8 @@ def _enough(
 def pack_name(config: Config, epochs: float | None = None) -> str:
     """What the packed windows of a run are called by default: `DATA-TASK-HASH`, or `mixture-HASH`.
 
-    The hash is of all that decides which windows there are, and how many, so that the windows of
-    another run are called otherwise. epochs: as for `pack`.
+    The hash is of all that a configuration says of which windows there are, and how many, so that
+    the windows of another run are called otherwise. epochs: as for `pack`.
     """
     parts = config.components
     first = f"{parts[0].data}-{parts[0].task}".replace("/", "_")
@@ -293,7 +311,12 @@ def pack(
     Raises:
         M4MError: as `supply`; there is something at `directory`; it cannot be written to.
     """
+    again = pack_command(config, data_dir, directory=directory, epochs=epochs)
+    if (epath.Path(directory) / stored.FILE).exists():
+        _check_songs(stored.read_about(directory), data_dir, again)
     stored.check_new(directory)
+    names = sorted({str(part.data) for part in config.components})
+    songs = {name: datasets.info(name, data_dir).digest for name in names}
     found = _from_songs(config, data_dir)
     count = train_windows(config)
     if epochs is not None:
@@ -304,11 +327,12 @@ def pack(
     about = stored.About(
         epath.Path(directory),
         view(config),
+        songs,
         found.parts,
         found.summary,
         found.epoch,
         {name: len(windows) for name, windows in splits.items()},
-        pack_command(config, data_dir, directory=directory, epochs=epochs),
+        again,
     )
     stored.write(about, splits, by_name(config.vocabulary), progress=progress)
     return about

@@ -138,7 +138,7 @@ class Layout:
         shards: of all splits that have songs.
         lengths: for each such split, how many songs each of its shards has.
         sizes: for each such split, the bytes of its records before compression.
-        digest: a hash of the report and of all records.
+        digest: a hash of all records and of the report, but not of where the files were.
     """
 
     report: Report
@@ -267,7 +267,7 @@ def lay_out(folder: epath.Path, split: Callable[[Entry], str]) -> Layout:
             song = Entry(name, file["content"])
             places[split(song)].append(_Place(chunk, number, file["size"]))
     report.splits = {name: len(places[name]) for name in SPLITS}
-    digest.update(report.to_json().encode())
+    digest.update(dataclasses.replace(report, source="").to_json().encode())
     layout = Layout(report, [], {}, {}, digest.hexdigest())
     for name, songs in places.items():
         if songs:

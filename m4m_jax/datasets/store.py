@@ -59,6 +59,7 @@ class DatasetInfo:
         parts: names of parts, to the selectors that they stand for.
         splits: how many songs each split has.
         source: the folder that it was built from.
+        digest: a hash of its songs, wherever their files were.
     """
 
     name: str
@@ -66,6 +67,7 @@ class DatasetInfo:
     parts: dict[str, str]
     splits: dict[str, int]
     source: str
+    digest: str
 
     @property
     def report(self) -> Report:
@@ -260,6 +262,7 @@ def info(name: str, data_dir: epath.PathLike | None = None) -> DatasetInfo:
         parts=metadata["parts"],
         splits={s: splits[s].num_examples if s in splits else 0 for s in SPLITS},
         source=metadata["source"],
+        digest=metadata["digest"],
     )
 
 

@@ -162,6 +162,37 @@ def test_what_decides_no_window_may_differ(built, tmp_path):
     assert supply.supply(config(packed=str(tmp_path / "packed"), **changes))
 
 
+def build(folder, seeds, data):
+    for number, seed in enumerate(seeds):
+        folder.mkdir(exist_ok=True)
+        write_midi(song(seed), folder / f"{number:02}.mid")
+    datasets.build("midi_folder/mine", folder, data, workers=1)
+
+
+def test_windows_of_songs_that_have_changed_are_refused(tmp_path):
+    """Wherever their files were; a host without the songs takes the windows as they are."""
+    data, run = tmp_path / "data", config(data="midi_folder/mine")
+    build(tmp_path / "songs", range(24), data)
+    place = data / "packed" / "mine" / stored.VERSION
+    supply.pack(run, place, data)
+    packed = run.model_copy(update={"packed": str(place)})
+    build(tmp_path / "songs", [*range(23), 99], data)
+    message = refused(packed, data)
+    there = datasets.info("midi_folder/mine", data).directory
+    assert f"of midi_folder/mine as it was before its songs changed ({there})" in message
+    with pytest.raises(M4MError, match="before its songs changed") as error:
+        supply.pack(run, place, data, epochs=1)
+    assert "--epochs 1 " in str(error.value)
+    build(tmp_path / "moved", range(24), tmp_path / "another")
+    for data_dir in (tmp_path / "another", tmp_path / "nowhere"):
+        assert supply.supply(packed, data_dir)
+    shutil.rmtree(place)
+    with pytest.raises(SystemExit) as done:
+        main(shlex.split(message.split("again: m4m ")[1]))
+    assert done.value.code == 0
+    assert_same_windows(supply.supply(packed, data).train, supply.supply(run, data).train, 192)
+
+
 def test_too_few_windows_are_refused(built, tmp_path):
     supply.pack(config(), tmp_path / "packed", built)
     packed = {"packed": str(tmp_path / "packed")}
