@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -50,11 +49,8 @@ def parts(
     Raises:
         M4MError: the song has no such part.
     """
-    names = names or {}
     selectors = [s for s in (task.reference, task.target) if s is not None]
-    drawn = any(names.get(s, s).startswith("random-") for s in selectors)
-    seed = zlib.crc32(table.notes.tobytes()) if drawn else 0
-    *reference, target = (selected_tracks(table, s, names=names, seed=seed) for s in selectors)
+    *reference, target = (selected_tracks(table, s, names=names) for s in selectors)
     return (reference[0] if reference else None), target
 
 

@@ -79,7 +79,7 @@ def select_notes(
     file: str,
     *,
     names: Mapping[str, str] | None = None,
-    seed: int = 0,
+    seed: int | None = None,
 ) -> NoteTable:
     """A part of a file's song, which must have notes unless `empty` is asked for.
 

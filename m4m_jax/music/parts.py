@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import zlib
 from collections.abc import Mapping
 
 import numpy as np
@@ -28,7 +29,11 @@ class NoSplitError(M4MError):
 
 
 def select(
-    table: NoteTable, selector: str, *, names: Mapping[str, str] | None = None, seed: int = 0
+    table: NoteTable,
+    selector: str,
+    *,
+    names: Mapping[str, str] | None = None,
+    seed: int | None = None,
 ) -> NoteTable:
     """Show only the notes of some parts.
 
@@ -42,7 +47,8 @@ def select(
         table: The song.
         selector: One of those above.
         names: A data set's own names, and the selectors that they stand for.
-        seed: Of the random split; both sides of one split have the same.
+        seed: Of the random split; both sides of one split have the same. When `None`, it comes from
+            the song's own notes, so that a song is split the same way wherever that is done.
 
     Returns:
         A table with fewer notes; tracks and their numbers, length, tempo and metre stay. It has no
@@ -57,7 +63,11 @@ def select(
 
 
 def selected_tracks(
-    table: NoteTable, selector: str, *, names: Mapping[str, str] | None = None, seed: int = 0
+    table: NoteTable,
+    selector: str,
+    *,
+    names: Mapping[str, str] | None = None,
+    seed: int | None = None,
 ) -> np.ndarray:
     """The tracks that `select` shows, bool [tracks]."""
     names = names or {}
@@ -70,7 +80,7 @@ def selected_tracks(
     return wanted
 
 
-def _wanted_tracks(table: NoteTable, selector: str, seed: int) -> np.ndarray | None:
+def _wanted_tracks(table: NoteTable, selector: str, seed: int | None) -> np.ndarray | None:
     """Mask of the tracks that a selector shows, bool [tracks]; None where it means nothing."""
     number = np.arange(len(table.tracks))
     drums = np.array([t.is_drum for t in table.tracks], bool)
@@ -98,13 +108,15 @@ def _wanted_tracks(table: NoteTable, selector: str, seed: int) -> np.ndarray | N
     return named if wanted and named.any() else None
 
 
-def _random_side(table: NoteTable, seed: int) -> np.ndarray:
+def _random_side(table: NoteTable, seed: int | None) -> np.ndarray:
     """The side of a random split each track is on, bool [tracks]; both sides have notes."""
     sounding = np.unique(table.notes[:, TRACK])
     if len(sounding) < 2:
         raise NoSplitError(
             f"a random split needs two tracks with notes; this song has {list_parts(table)}"
         )
+    if seed is None:
+        seed = zlib.crc32(table.notes.tobytes())
     rng = np.random.default_rng(seed)
     side = np.zeros(len(table.tracks), bool)
     side[rng.permutation(sounding)[: rng.integers(1, len(sounding))]] = True

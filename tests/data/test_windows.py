@@ -17,9 +17,11 @@ from m4m_jax.music import (
     Track,
     compress_rows,
     get_task,
+    select,
     to_rows,
     to_tokens,
 )
+from m4m_jax.music.inspect import select_notes
 from m4m_jax.music.reduction import piano_reduction
 from m4m_jax.music.simunote import encode
 from tests.datasets.music import song
@@ -125,6 +127,9 @@ def test_a_random_split_is_the_songs_own():
         assert np.array_equal(first, second)
         given, written = first
         assert np.array_equal(given, ~written)
+        # What a model is given, and judged against, is what it was trained on.
+        assert select(table, "random-0") == table.replace(notes=windows.shown(table.notes, given))
+        assert select_notes(table, "random-1", "x") == select(table, "random-1")
         assert given.any()
         assert written.any()
         splits.append(tuple(given))

@@ -100,6 +100,16 @@ def test_random_parts_vary_with_the_seed():
     assert len(splits) == 2**4 - 2
 
 
+def test_random_parts_are_drawn_from_the_songs_notes():
+    splits = []
+    for shift in range(60):
+        table = FOUR.replace(notes=FOUR.notes + np.array([0, 0, shift, 0, 0, 0], np.int32))
+        one, two = (select(table, f"random-{k}").notes[:, 5].tolist() for k in (0, 1))
+        assert sorted(one + two) == FOUR.notes[:, 5].tolist()
+        splits.append(tuple(one))
+    assert len(set(splits)) > 8
+
+
 QUARTERS = [0, 4, 8, 12]
 DENSE = [0, 1, 2, 3]
 
