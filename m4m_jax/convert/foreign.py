@@ -24,6 +24,7 @@ from m4m_jax.models import parameters
 from m4m_jax.models.card import Base, Card
 from m4m_jax.models.lm import LM, LMConfig
 from m4m_jax.models.system import System
+from m4m_jax.music.tasks import get_task
 
 SUFFIXES = (".ckpt", ".pt", ".pth", ".safetensors")
 
@@ -62,13 +63,14 @@ def card_of(
     """What a file's model is: by its own card, otherwise by its contents.
 
     bases: the language models of an adapter, of its target and of its reference where that is
-    another one. task, max_notes: see `recognize.task_of`.
+    another one. task, max_notes: what the user says, which takes precedence; the rest of a card
+    stays, and what a file without one was made for is told by `recognize.task_of`.
     Raises M4MError where the file has no known contents, or where bases are missing, are too many
     or are others than the card's.
     """
-    about = recognize.task_of(file, task, max_notes)
     if file.card is not None:
-        said = about if task is not None else {"max_notes": max_notes} if max_notes else {}
+        said = {} if task is None else recognize.view_of(get_task(task))
+        said |= {"max_notes": max_notes} if max_notes else {}
         card = file.card.model_copy(update=said)
         _check_bases(file, card.system, len(card.bases), bases)
         _check_card(file, card)
@@ -76,7 +78,7 @@ def card_of(
     system = recognize.system_of(file)
     _check_bases(file, system, int(system in cards.ADAPTERS), bases)
     prefix = "wrapped_model." if system == "seq2seq" else ""
-    fields: dict[str, Any] = {"system": system, **about}
+    fields: dict[str, Any] = {"system": system, **recognize.task_of(file, task, max_notes)}
     if bases:
         fields["lm"], fields["base"] = bases[0]
         fields["adapter"] = recognize.adapter_config(file, bases[0].lm.layers)

@@ -155,7 +155,7 @@ def adapter_config(file: WeightsFile, layers: int) -> AdapterConfig:
 
 
 def task_of(file: WeightsFile, task: str | None, max_notes: int | None) -> dict[str, Any]:
-    """The fields of a card that say what a file's model was made for.
+    """The fields of a card that say what a file's model was made for, where the file has no card.
 
     task, max_notes: what the user says, which takes precedence. A linked system's task is told by
     its hyper-parameter `train_task`; where it is not, it is "unknown", and the fields are those of
@@ -167,13 +167,21 @@ def task_of(file: WeightsFile, task: str | None, max_notes: int | None) -> dict[
     if known is None:
         known = Task(UNKNOWN, "", "all", "all")
     return {
-        "task": known.name,
-        "reference": known.reference,
-        "target": known.target,
-        "dedup": known.dedup,
+        **view_of(known),
         "max_notes": max_notes or known.max_notes,
         "window": WINDOW,
         "compress": compression(file),
+    }
+
+
+def view_of(task: Task) -> dict[str, Any]:
+    """The fields of a card that say which parts of songs a task is of."""
+    return {
+        "task": task.name,
+        "reference": task.reference,
+        "target": task.target,
+        "dedup": task.dedup,
+        "piano_reduction": task.piano_reduction,
     }
 
 
