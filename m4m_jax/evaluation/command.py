@@ -140,7 +140,7 @@ def evaluate(
         judged = judge(setting, only, progress)
     judged.left_out[:0] = left_out
     judged.settings |= _told(setting, draws if model is not None else None)
-    judged.distances, remarks = distances(judged)
+    judged.distances, remarks = distances(judged, skip=setting.skip)
     judged.notes += remarks
     write_report(judged, out)
     return judged

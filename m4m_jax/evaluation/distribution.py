@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from m4m_jax.evaluation.judged import Judged, JudgedSong
+from m4m_jax.evaluation.sounding import from_step
 from m4m_jax.music.notes import NoteTable, write_midi
 
 PACKAGE = "frechet_music_distance"
@@ -20,7 +21,7 @@ Distance = Callable[[str, str], float]
 
 
 def distances(
-    judged: Judged, distance: Distance | None = None
+    judged: Judged, distance: Distance | None = None, skip: int = 0
 ) -> tuple[dict[str, float], list[str]]:
     """The Fréchet Music Distance of each system from the songs, lower being nearer.
 
@@ -32,6 +33,7 @@ def distances(
     Args:
         judged: songs without a truth are left out.
         distance: that of two folders; the package frechet-music-distance, if it is installed.
+        skip: steps at the beginning that are not judged; what rings on from there is in the files.
 
     Returns:
         Distances by system, and remarks: why there are none, or of which system, and how many
@@ -45,9 +47,9 @@ def distances(
     found, remarks = {}, []
     with tempfile.TemporaryDirectory() as folder:
         truth = Path(folder) / "truth"
-        _write(truth, [_joined(song.parts.reference, song.parts.truth) for song in songs])
+        _write(truth, [_joined(song.parts.reference, song.parts.truth, skip) for song in songs])
         for number, system in enumerate(judged.systems):
-            tables = _of_system(songs, system)
+            tables = _of_system(songs, system, skip)
             place = Path(folder) / str(number)
             count = _write(place, tables)
             if silent := len(tables) - count:
@@ -64,10 +66,10 @@ def distances(
     return found, remarks
 
 
-def _of_system(songs: Sequence[JudgedSong], system: str) -> list[NoteTable]:
+def _of_system(songs: Sequence[JudgedSong], system: str, skip: int) -> list[NoteTable]:
     """A system's samples with their references."""
     return [
-        _joined(sample.reference or song.parts.reference, sample.part)
+        _joined(sample.reference or song.parts.reference, sample.part, skip)
         for song in songs
         for sample in song.systems.get(system, [])
     ]
@@ -82,9 +84,10 @@ def _package_distance() -> Distance:
     return metric.score
 
 
-def _joined(reference: NoteTable | None, part: NoteTable | None) -> NoteTable:
+def _joined(reference: NoteTable | None, part: NoteTable | None, skip: int) -> NoteTable:
+    """What is judged of a reference and a part, in one table."""
     tables = [table for table in (reference, part) if table is not None]
-    return NoteTable.concat(tables)
+    return from_step(NoteTable.concat(tables), skip)
 
 
 def _write(folder: Path, tables: Sequence[NoteTable]) -> int:

@@ -37,6 +37,25 @@ def test_each_song_and_sample_is_a_file_with_its_reference():
     assert not remarks
 
 
+def test_the_prompt_is_in_no_file():
+    """Neither of the songs nor of samples, of which one then has no notes of its own."""
+    lengths, starts = [], []
+
+    def looked_at(truth: str, other: str) -> float:
+        for folder in (truth, other):
+            tables = [read_midi(file) for file in sorted(Path(folder).iterdir())]
+            lengths.append([len(table.notes) for table in tables])
+            starts.extend(table.notes[:, 0].min() for table in tables)
+        return 0.0
+
+    assert distribution.distances(judged(2), looked_at, skip=8) == (
+        {"one": 0.0},
+        ["Fréchet Music Distance: 2 samples of one have no notes"],
+    )
+    assert lengths == [[3, 3], [3, 3]]
+    assert set(starts) == {0}
+
+
 def test_each_system_has_its_own():
     """One that wrote nothing, to songs without a reference, leaves the others theirs."""
     silent = chords("--")
