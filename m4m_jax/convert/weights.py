@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 
 from m4m_jax.convert.tables import Rule
 from m4m_jax.errors import M4MError
@@ -116,29 +114,3 @@ def tensors_of(
         for key, place in places.items()
         if place is not None
     )
-
-
-def load_tensors(
-    model: nnx.Module,
-    tensors: Mapping[str, np.ndarray],
-    table: Sequence[Rule],
-    wanted: nnx.filterlib.Filter,
-    name: str,
-) -> None:
-    """Set the variables of `model` that the filter `wanted` names from float tensors, in place.
-
-    Raises M4MError as `match` does; the model is then as it was.
-    """
-    state = nnx.state(model, wanted)
-    variables = {".".join(map(str, path)): v for path, v in nnx.to_flat_state(state)}
-    places = match(shapes_of(tensors), {k: v.shape for k, v in variables.items()}, table, name)
-    for key, value in parameters_of(tensors, places):
-        # A copy: what is on disk may change.
-        variables[key][...] = jnp.array(value, variables[key].dtype)
-    nnx.update(model, state)
-
-
-def shapes_of(tensors: Mapping[str, np.ndarray]) -> Shapes:
-    """The shapes of tensors, of which none is read where they are known."""
-    known = getattr(tensors, "shapes", None)
-    return {k: v.shape for k, v in tensors.items()} if known is None else known

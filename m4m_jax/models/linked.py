@@ -15,8 +15,6 @@ from m4m_jax.models.lm import LM
 from m4m_jax.models.noise import Noise, span_mask
 from m4m_jax.models.system import System
 
-TUNE = ("adapter", "all")
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class AdapterConfig:

@@ -111,10 +111,6 @@ class System(nnx.Module, abc.ABC):
             self.lm_noise(at(noise, 3)),
         )
 
-    def packed_logits(self, batch: PackedBatch, noise: Noise | None = None) -> Array:
-        """Logits [S, K, P, V] of each packed target token."""
-        return self.lm.head(self.packed_states(batch, noise))
-
     def packed_nll(self, batch: PackedBatch) -> Array:
         """Natural-log NLL float32 [S, K, P] of each packed target token, 0 where unused."""
         h = jnp.moveaxis(self.packed_states(batch), 1, 0)  # [K, S, P, D]

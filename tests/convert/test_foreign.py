@@ -36,7 +36,7 @@ from m4m_jax.music.simunote import PLAIN, VELOCITY
 from tests.compiling import quick_compile as quick_compile
 from tests.convert import systems
 from tests.convert.systems import LINKED, SMALL, rows, written
-from tests.models.small import CONFIG
+from tests.models.small import CONFIG, packed_logits
 
 ON_A_BASE = [name for name in LINKED if name != "seq2seq"]
 
@@ -379,7 +379,7 @@ def test_peft_loads_the_updates(place, peft_folder):
         want = theirs(torch.from_numpy(target), torch.from_numpy(reference)).numpy()
     ours = m4m_jax.load(peft_folder, place / "base.ckpt")
     batch = pack(target, reference, vocabulary=PLAIN)
-    logits = nnx.jit(lambda system, batch: system.packed_logits(batch))(ours.system, batch)
+    logits = packed_logits(ours.system, batch)
     got, real = unpack(np.asarray(logits), batch), target != PLAIN.pad
     np.testing.assert_allclose(got[real], want[real], atol=1e-4, rtol=0)
 

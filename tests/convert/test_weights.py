@@ -13,7 +13,6 @@ from m4m_jax.convert.tables import CROSS, FOUNDATION, TABLES, Rule
 from m4m_jax.convert.weights import (
     convert_shape,
     convert_tensor,
-    load_tensors,
     match,
     our_name,
     restore_tensor,
@@ -28,6 +27,7 @@ from m4m_jax.models.lm import LM, LMConfig, preset
 from m4m_jax.models.parameters import by_name
 from m4m_jax.models.self_attentive import SelfAdapter
 from m4m_jax.models.seq2seq import Seq2Seq, seq2seq_size
+from tests.convert.loading import load_tensors
 from tests.models.small import CONFIG, small_lm
 
 

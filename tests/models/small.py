@@ -121,6 +121,12 @@ def batch_of(
 
 
 @nnx.jit
+def packed_logits(system: System, batch: PackedBatch) -> jax.Array:
+    """Logits [S, K, P, V] of each packed target token."""
+    return system.lm.head(system.packed_states(batch))
+
+
+@nnx.jit
 def token_nlls(system: System, batch: PackedBatch) -> jax.Array:
     return system.packed_nll(batch)
 

@@ -12,7 +12,6 @@ from m4m_jax.bench.torch_systems import CocoMulla as TorchCocoMulla
 from m4m_jax.bench.torch_systems import CrossAttentive, SelfAttentive
 from m4m_jax.bench.torch_systems import Seq2Seq as TorchSeq2Seq
 from m4m_jax.convert.tables import FOUNDATION, TABLES
-from m4m_jax.convert.weights import load_tensors
 from m4m_jax.data.packing import pack, unpack
 from m4m_jax.models.adapter import AdapterParam
 from m4m_jax.models.coco_mulla import CocoMulla
@@ -23,8 +22,10 @@ from m4m_jax.models.self_attentive import SelfAdapter
 from m4m_jax.models.seq2seq import Seq2Seq
 from m4m_jax.models.system import System
 from m4m_jax.music.simunote import PLAIN
+from tests.convert.loading import load_tensors
 from tests.golden import values as golden
 from tests.models.conftest import random_rows
+from tests.models.small import packed_logits
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 
@@ -135,20 +136,19 @@ def test_logits_of_the_whole_lm_agree(theirs, ours, max_notes):
     with torch.no_grad():
         want = theirs(torch.from_numpy(rows)).numpy()
     batch = pack(rows, vocabulary=PLAIN)
-    got = unpack(np.asarray(nnx.jit(lambda s, b: s.packed_logits(b))(ours, batch)), batch)
+    got = unpack(np.asarray(packed_logits(ours, batch)), batch)
     real = rows != PLAIN.pad
     np.testing.assert_allclose(got[real], want[real], atol=TOLERANCE, rtol=0)
 
 
 def linked_logits_agree(linked: torch.nn.Module, system: System) -> None:
-    logits = nnx.jit(lambda s, b: s.packed_logits(b))
     for max_notes in (5, 16):
         reference, target = random_rows(2, 2, 20, max_notes), random_rows(3, 2, 20, max_notes)
         with torch.no_grad():
             want = linked(torch.from_numpy(target), torch.from_numpy(reference)).numpy()
             other = linked(torch.from_numpy(target), torch.from_numpy(reference[::-1].copy()))
         batch = pack(target, reference, vocabulary=PLAIN)
-        got = unpack(np.asarray(logits(system, batch)), batch)
+        got = unpack(np.asarray(packed_logits(system, batch)), batch)
         real = target != PLAIN.pad
         np.testing.assert_allclose(got[real], want[real], atol=TOLERANCE, rtol=0)
         assert np.abs(other.numpy() - want)[real].max() > 0.01  # the reference counts

@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import nnx
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -24,7 +23,7 @@ from m4m_jax.sampling.sampler import (
 )
 from m4m_jax.sampling.songs import empty_rows, fill, window_starts, write_song
 from tests.models.conftest import random_rows
-from tests.models.small import MICRO, packed, small_cross, small_lm, small_system
+from tests.models.small import MICRO, packed, packed_logits, small_cross, small_lm, small_system
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 
@@ -66,11 +65,6 @@ def coco_mulla() -> System:
 @pytest.fixture(scope="module")
 def seq2seq() -> System:
     return small_system("seq2seq", 3, MICRO)
-
-
-@nnx.jit
-def packed_logits(system: System, batch):
-    return system.packed_logits(batch)
 
 
 def logits_of(system: System, target: np.ndarray, reference: np.ndarray | None) -> np.ndarray:
