@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -133,21 +134,29 @@ def data_build(
 
 @data_app.command("inspect")
 def data_inspect(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="A data set that has been built.")],
-    task: Annotated[
-        str, typer.Option(metavar="TASK", help="The view of its songs.")
-    ] = "continuation",
-    window: Annotated[int, typer.Option(min=1, help="Steps of a window.")] = 384,
+    name: Packable,
+    changes: Changes = None,
+    task: TaskName = None,
+    window: Annotated[
+        int | None, typer.Option(min=1, help="Steps of a window; the same as window=STEPS.")
+    ] = None,
     max_notes: MaxNotes = None,
-    batch: Annotated[int, typer.Option(min=1, help="Windows of a batch.")] = 8,
+    batch: Annotated[
+        int | None, typer.Option(min=1, help="Windows of a batch; the same as batch=WINDOWS.")
+    ] = None,
     data_dir: DataDir = None,
 ) -> None:
-    """Say what a data set holds for a task, and how much of it is padding."""
-    from m4m_jax.config import make_config
+    """Say what a run's data sets hold, and how much of its batches is padding.
+
+    The task of a data set that is given by its name is continuation, unless another is named.
+    """
     from m4m_jax.data.inspect import inspect
 
-    fields = {"data": name, "task": task, "window": window, "max_notes": max_notes, "batch": batch}
-    print("\n".join(inspect(make_config(fields, name), data_dir)))
+    given = list(changes or ())
+    if task is None and not (_is_file(name) or _gives("task", given) or _gives("mixture", given)):
+        task = "continuation"
+    options = {"task": task, "window": window, "max_notes": max_notes, "batch": batch}
+    print("\n".join(inspect(_config_of(name, given, options), data_dir)))
 
 
 @data_app.command("pack")
@@ -170,7 +179,7 @@ def data_pack(
     if epochs is not None and epochs <= 0:
         raise M4MError(f"--epochs {epochs:g}: songs come up at least a part of once; give more")
     given = list(changes or ())
-    config = _config_of(name, given, task)
+    config = _config_of(name, given, {"task": task})
     if epochs is None and not (_is_file(name) or _gives("steps", given)):
         epochs = 1.0
     root = default_data_dir() if data_dir is None else epath.Path(data_dir)
@@ -188,14 +197,17 @@ def data_pack(
     print(about.directory)
 
 
-def _config_of(name: str, changes: list[str], task: str | None) -> Config:
-    """The configuration of a file, or of a data set for a task."""
+def _config_of(name: str, changes: list[str], options: Mapping[str, str | int | None]) -> Config:
+    """The configuration of a file, or of a data set; options: changes that were given as such."""
     from m4m_jax.config import change_config, load_config
 
-    if task is not None:
-        if _gives("task", changes):
-            raise M4MError(f"--task {task} and task=... say the same thing; give one of them")
-        changes = [*changes, f"task={task}"]
+    for key, value in options.items():
+        if value is None:
+            continue
+        if _gives(key, changes):
+            option = f"--{key.replace('_', '-')} {value}"
+            raise M4MError(f"{option} and {key}=... say the same thing; give one of them")
+        changes = [*changes, f"{key}={value}"]
     if _is_file(name):
         return load_config(name, changes)
     return change_config({"data": name}, changes, name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,8 +14,9 @@ from m4m_jax import datasets
 from m4m_jax.config import Config
 from m4m_jax.data import eligibility, packing, pipeline, stored
 from m4m_jax.data.packing import BLOCK, Size
-from m4m_jax.data.supply import SIZING_BATCHES, suggesting, tasks_of
+from m4m_jax.data.supply import SIZING_BATCHES, tasks_of, training
 from m4m_jax.music.simunote import by_name
+from m4m_jax.music.tasks import Task
 
 
 @dataclass(frozen=True)
@@ -61,8 +63,13 @@ class Packing:
         return lines
 
 
-def packing_of(windows: Any, config: Config, batches: int = SIZING_BATCHES) -> Packing:
-    """How well the first batches of a stream of windows pack, each on one device."""
+def packing_of(
+    windows: Any, config: Config, batches: int = SIZING_BATCHES, *, masked: bool = False
+) -> Packing:
+    """How well the first batches of a stream of windows pack, each on one device.
+
+    masked: whether the local encoder does not read PADs.
+    """
     vocabulary = by_name(config.vocabulary)
     stream = pipeline.batched(windows, config.batch)
     streams = [name for name in stored.STREAMS if name in windows[0]]
@@ -75,14 +82,20 @@ def packing_of(windows: Any, config: Config, batches: int = SIZING_BATCHES) -> P
             fill[name].append(float(np.mean(rows != vocabulary.pad)))
             distinct.setdefault(name, []).append(len(packing.distinct(rows)[0]) / len(rows))
         need = packing.measure(
-            batch["target"], batch.get("reference"), shards=1, vocabulary=vocabulary
+            batch["target"],
+            batch.get("reference"),
+            shards=1,
+            vocabulary=vocabulary,
+            masked=masked,
+            per_row=config.encoder_dropout == "per_row",
         )
         needs.append(need)
         if len(parts) > 1:
             distinct.setdefault("both", []).append(need.rows / sum(map(len, parts.values())))
     windows_, steps, width = batch["target"].shape
     heard = batch["reference"].shape[1] if "reference" in batch else 0
-    sizes = packing.choose_sizes(needs, packing.largest(windows_, steps, width, heard))
+    most = packing.largest(windows_, steps, width, heard, masked=masked)
+    sizes = packing.choose_sizes(needs, most)
     taken = [packing.first_that_holds(need, sizes) for need in needs]
     rows, blocks, _ = np.mean(taken, axis=0)
     return Packing(
@@ -96,30 +109,49 @@ def packing_of(windows: Any, config: Config, batches: int = SIZING_BATCHES) -> P
 
 
 def inspect(config: Config, data_dir: epath.PathLike | None = None) -> list[str]:
-    """Lines that describe the data set of a configuration, and how it packs for its task.
+    """Lines that describe the data sets of a configuration, and how its training windows pack.
 
     Raises:
-        M4MError: the data set has not been built, or has no song that can be used.
+        M4MError: a data set has not been built, or has no song that can be used; the base that the
+            configuration names cannot be read.
     """
-    info, (task, *_) = datasets.info(config.data, data_dir), tasks_of(config)
+    tasks = tasks_of(config)
+    told = {
+        str(part.data): _songs(str(part.data), task, data_dir)
+        for part, task in zip(config.components, tasks, strict=True)
+    }
+    windows, summary = training(config, data_dir)
+    names = ", ".join(dict.fromkeys(task.name for task in tasks))
+    return [
+        *itertools.chain.from_iterable(told.values()),
+        f"task {names}: windows of {config.window} steps, N = {tasks[0].max_notes}, batches of"
+        f" {config.batch}",
+        *summary,
+        *packing_of(windows, config, masked=_masked(config)).lines(),
+    ]
+
+
+def _songs(data: str, task: Task, data_dir: epath.PathLike | None) -> list[str]:
+    """Lines on a data set; a task of it, since how long songs are is kept by task."""
+    info, songs = datasets.info(data, data_dir), datasets.open_split(data, "train", data_dir)
     shown = ", ".join(f"{count} {split}" for split, count in info.splits.items())
-    songs = datasets.open_split(config.data, "train", data_dir)
     found = eligibility.find(songs, task, songs.parts)
-    with suggesting(config.data, task, data_dir):
-        usable = found.long_enough(config.window)
-    windows = pipeline.stream(
-        [pipeline.Component(songs, task, usable=usable)], window=config.window
-    )
     steps, notes = int(found.lengths.sum()), int(found.notes.sum())
+    typical = np.median(found.lengths) if len(songs) else 0
     return [
         f"{info.name}: {sum(info.splits.values())} songs ({shown})",
-        f"{steps} steps in training songs, {np.median(found.lengths):.0f} in the median one;"
+        f"{steps} steps in training songs, {typical:.0f} in the median one;"
         f" {notes / max(steps, 1):.2f} notes a step",
-        f"task {task.name}: windows of {config.window} steps, N = {task.max_notes}, batches of"
-        f" {config.batch}",
-        f"training on {usable.summary()}",
-        *packing_of(windows, config).lines(),
     ]
+
+
+def _masked(config: Config) -> bool:
+    """Whether a run's local encoder does not read PADs; a base knows it of itself."""
+    if config.encoder is not None or not config.bases:
+        return config.encoder == "masked"
+    from m4m_jax import pretrained  # jax is heavy, and most data are looked at without a base
+
+    return any(pretrained.load(base).system.lm.masked for base in config.bases)
 
 
 def _columns(table: Sequence[tuple[str, ...]]) -> list[str]:

@@ -185,9 +185,13 @@ def measure(
     shards: int,
     vocabulary: Vocabulary,
     masked: bool = False,
+    per_row: bool = False,
 ) -> Size:
-    """The least size that holds a batch of token rows [B, T, 2N], references [B, L, 2N]."""
-    return _need(_shards(target, reference, shards, vocabulary.pad, masked, False))
+    """The least size that holds a batch of token rows [B, T, 2N], references [B, L, 2N].
+
+    masked, per_row: as in `pack`.
+    """
+    return _need(_shards(target, reference, shards, vocabulary.pad, masked, per_row))
 
 
 def largest(

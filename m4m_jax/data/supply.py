@@ -17,7 +17,7 @@ from typing import Any
 from etils import epath
 
 from m4m_jax import datasets
-from m4m_jax.config import OF_TASK, Component, Config
+from m4m_jax.config import OF_TASK, Config
 from m4m_jax.data import pipeline, stored
 from m4m_jax.errors import M4MError
 from m4m_jax.music.compression import Compression
@@ -150,26 +150,46 @@ def supply(config: Config, data_dir: epath.PathLike | None = None) -> Supply:
     return _from_packed(config, data_dir)
 
 
-def _from_songs(config: Config, data_dir: epath.PathLike | None) -> Supply:
-    tasks, names = tasks_of(config), labels(config)
-    shared = config.model_dump(include={"window", "pad_short"})
-    options = shared | config.model_dump(include={"seed", "starts", "pitch_shift"})
-    options["vocabulary"] = by_name(config.vocabulary)
-    lines: list[str] = []
+def training(config: Config, data_dir: epath.PathLike | None = None) -> tuple[Any, tuple[str, ...]]:
+    """The training windows of a run and which songs they are of, as in its `Supply`.
 
-    def component(part: Component, task: Task, name: str, split: str) -> pipeline.Component:
+    Songs that are held out are not looked at. Raises M4MError as `supply`.
+    """
+    if config.packed is not None:
+        found = _from_packed(config, data_dir)
+        return found.train, found.summary
+    learned, lines = _components(config, "train", data_dir)
+    return pipeline.stream(learned, **_options(config)), tuple(lines)
+
+
+def _options(config: Config) -> dict[str, Any]:
+    """What `pipeline.stream` wants to know of a configuration."""
+    names = {"window", "pad_short", "seed", "starts", "pitch_shift"}
+    return config.model_dump(include=names) | {"vocabulary": by_name(config.vocabulary)}
+
+
+def _components(
+    config: Config, split: str, data_dir: epath.PathLike | None
+) -> tuple[list[pipeline.Component], list[str]]:
+    """The components of a run with the songs of a split, and a line on those of each."""
+    doing = "training" if split == "train" else "validating"
+    found, lines, tasks = [], [], tasks_of(config)
+    for part, task, name in zip(config.components, tasks, labels(config), strict=True):
         songs = datasets.open_split(str(part.data), split, data_dir=data_dir)
         with suggesting(str(part.data), task, data_dir):
-            usable = pipeline.usable_songs(songs, task, **shared)
-        doing = "training" if split == "train" else "validating"
+            usable = pipeline.usable_songs(
+                songs, task, window=config.window, pad_short=config.pad_short
+            )
         lines.append(f"{doing} on {usable.summary()}" + (f" ({name})" if len(tasks) > 1 else ""))
-        return pipeline.Component(songs, task, part.weight, songs.parts, usable)
+        found.append(pipeline.Component(songs, task, part.weight, songs.parts, usable))
+    return found, lines
 
-    def components(split: str) -> list[pipeline.Component]:
-        parts = zip(config.components, tasks, names, strict=True)
-        return [component(*part, split) for part in parts]
 
-    learned, held = components("train"), components("validation")
+def _from_songs(config: Config, data_dir: epath.PathLike | None) -> Supply:
+    names, options = labels(config), _options(config)
+    (learned, lines), (held, others) = (
+        _components(config, split, data_dir) for split in ("train", "validation")
+    )
     validation = {
         name: pipeline.stream(held, only=number, train=False, **options)[:count]
         for number, (name, count) in enumerate(zip(names, validation_windows(config), strict=True))
@@ -179,7 +199,8 @@ def _from_songs(config: Config, data_dir: epath.PathLike | None) -> Supply:
     first = learned[0].usable
     assert first is not None
     epoch = math.ceil(len(first.indices) * sum(weights) / weights[0])
-    return Supply(pipeline.stream(learned, **options), validation, parts, tuple(lines), epoch)
+    train = pipeline.stream(learned, **options)
+    return Supply(train, validation, parts, (*lines, *others), epoch)
 
 
 def _from_packed(config: Config, data_dir: epath.PathLike | None) -> Supply:

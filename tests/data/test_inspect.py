@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import subprocess
 import sys
@@ -10,16 +11,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from flax import nnx
 
-from m4m_jax import datasets
+import m4m_jax
+from m4m_jax import datasets, pretrained
 from m4m_jax.cli import _run
 from m4m_jax.config import make_config
-from m4m_jax.data import inspect, stored, supply
+from m4m_jax.data import inspect, packing, pipeline, stored, supply
 from m4m_jax.data.packing import BLOCK
-from m4m_jax.music import PLAIN, write_midi
+from m4m_jax.models.card import Card
+from m4m_jax.models.lm import LM
+from m4m_jax.music import PLAIN, VELOCITY, write_midi
 from tests.datasets.music import song
+from tests.models.small import CONFIG
 
 FIELDS = {"data": "midi_folder", "task": "chord-to-melody", "window": 48, "batch": 4}
+VIEW = {"reference": None, "target": "all", "max_notes": 4, "window": 12}
 
 
 @pytest.fixture(scope="module")
@@ -73,6 +80,42 @@ def test_inspect_prints_what_there_is(built, capsys):
     text = capsys.readouterr().out
     assert "reference" not in text
     assert "both" not in text
+
+
+def test_inspect_looks_at_the_batches_of_a_run(built, tmp_path, capsys):
+    file = tmp_path / "run.yaml"
+    mixture = [{"task": "chord-to-melody"}, {"task": "copy", "weight": 2}]
+    fields = {"data": "midi_folder", "mixture": mixture, "window": 48, "batch": 4, "seed": 3}
+    fields |= {"starts": "bars", "vocabulary": "velocity", "pitch_shift": False}
+    file.write_text(yaml.safe_dump(fields))
+    how = {"encoder": "masked", "encoder_dropout": "per_row"}
+    changes = [f"{key}={value}" for key, value in how.items()]
+    assert _run(["data", "inspect", str(file), *changes, "--data-dir", str(built)]) == 0
+    text = capsys.readouterr().out
+    config = make_config(fields | how, "the test")
+    found = supply.supply(config, built)
+    assert "task chord-to-melody, copy: windows of 48 steps, N = 16, batches of 4\n" in text
+    assert all(f"{line}\n" in text for line in found.summary if line.startswith("training"))
+    stream, as_run = pipeline.batched(found.train, 4), {"masked": True, "per_row": True}
+    needs = [
+        packing.size_of(
+            packing.pack(b["target"], b["reference"], vocabulary=VELOCITY, shards=1, **as_run)
+        )
+        for b in (stream[k] for k in range(supply.SIZING_BATCHES))
+    ]
+    sizes = packing.choose_sizes(needs, packing.largest(4, 48, 32, 48, masked=True))
+    table = re.findall(r"^ +(\d+) +(\d+) +\d+%$", text, re.MULTILINE)
+    assert table == [(str(size.rows), str(size.blocks)) for size in sizes]
+    assert inspect.packing_of(found.train, config, masked=True).sizes == sizes
+
+
+def test_what_a_base_reads_is_its_own(tmp_path):
+    for encoder in ("reference", "masked"):
+        lm = LM(dataclasses.replace(CONFIG, encoder=encoder), rngs=nnx.Rngs(0))
+        card = Card(system="lm", lm=lm.config, task="copy", **VIEW)
+        pretrained.save(m4m_jax.Model(lm, card), tmp_path / encoder)
+        run = make_config(FIELDS | {"base": str(tmp_path / encoder)}, "the test")
+        assert inspect._masked(run) == (encoder == "masked")
 
 
 def test_a_packed_data_set_is_what_a_run_with_these_options_reads(built, tmp_path, capsys):
@@ -138,6 +181,7 @@ def test_an_epoch_is_packed_unless_steps_are_given(built, capsys):
         (["inspect", "midi_folder", "--batch", "1000000000", "--window", "48"], "smaller batch"),
         (["pack", "midi_folder", "batch=0", "--task", "copy"], "batch: 0 is too small"),
         (["inspect", "midi_folder/none"], "has not been built"),
+        (["inspect", "midi_folder", "window=48", "--window", "48"], "give one of them"),
         (["pack", "midi_folder"], "task is not given; add task=..."),
         (["pack", "midi_folder", "sed=3"], "the nearest known one is seed"),
         (["pack", "none.yaml"], "there is no such configuration file"),
