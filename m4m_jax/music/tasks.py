@@ -20,7 +20,7 @@ class Task:
         target: Selector of the part to be written.
         max_notes: Notes that a step holds, N.
         dedup: Whether notes equal in program, step and pitch are made one.
-        piano_reduction: Whether the reference is read as one piano would play it.
+        piano_reduction: Whether the reference is read as one piano would play it (`reduction`).
         compress: Ratios of the two streams.
         temperature, top_p: How targets are drawn where nothing else is said (`as_drawn`).
     """
@@ -39,6 +39,8 @@ class Task:
     def __post_init__(self) -> None:
         if self.reference is None and self.compress.reference > 1:
             raise M4MError(f"task {self.name} has no reference to compress")
+        if self.reference is None and self.piano_reduction:
+            raise M4MError(f"task {self.name} has no reference to read on a piano")
 
 
 ANALYSIS = "analysis"
