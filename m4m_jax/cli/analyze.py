@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from m4m_jax.cli.app import app, quiet_libraries, warn_off_grid
-from m4m_jax.cli.options import BasePath, MidiFile, ReferenceBase, bases_of
+from m4m_jax.cli.options import AnalysisModel, BasePath, MidiFile, ReferenceBase, bases_of
 
 
 @app.command()
@@ -16,10 +16,7 @@ def analyze(
     out: Annotated[
         str, typer.Option("--out", "-o", metavar="DIR", help="The folder to write to.")
     ] = ".",
-    model: Annotated[
-        str | None,
-        typer.Option(metavar="DIR", help="One of the task analysis (default: rules, no model)."),
-    ] = None,
+    model: AnalysisModel = None,
     base: BasePath = None,
     reference_base: ReferenceBase = None,
 ) -> None:

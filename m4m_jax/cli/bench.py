@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from m4m_jax.cli.app import app
-from m4m_jax.cli.options import BasePath, JsonFile, ReferenceBase, bases_of
+from m4m_jax.cli.options import AnalysisModel, BasePath, JsonFile, ReferenceBase, bases_of
 from m4m_jax.errors import lacking
 
 bench_app = typer.Typer(
@@ -100,10 +100,7 @@ def bench_analysis(
             "--work", metavar="NAME", help="meters-given or meters-found (default: both)."
         ),
     ] = None,
-    model: Annotated[
-        str | None,
-        typer.Option(metavar="DIR", help="One of the task analysis (default: rules, no model)."),
-    ] = None,
+    model: AnalysisModel = None,
     base: BasePath = None,
     reference_base: ReferenceBase = None,
     json_file: JsonFile = None,

@@ -34,6 +34,11 @@ ReferenceBase = Annotated[
     typer.Option(metavar="BASE", help="The one that reads references, where that is another."),
 ]
 
+AnalysisModel = Annotated[
+    str | None,
+    typer.Option(metavar="DIR", help="A model of the task analysis (default: rules, no model)."),
+]
+
 Seed = Annotated[int, typer.Option(min=0, help="Of the random draws.")]
 Temperature = Annotated[
     float | None, typer.Option(min=0, help="0 takes the likeliest token (default: the task's).")

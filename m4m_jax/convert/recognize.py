@@ -167,21 +167,10 @@ def task_of(file: WeightsFile, task: str | None, max_notes: int | None) -> dict[
     if known is None:
         known = Task(UNKNOWN, "", "all", "all")
     return {
-        **view_of(known),
+        **known.view,
         "max_notes": max_notes or known.max_notes,
         "window": WINDOW,
         "compress": compression(file),
-    }
-
-
-def view_of(task: Task) -> dict[str, Any]:
-    """The fields of a card that say which parts of songs a task is of."""
-    return {
-        "task": task.name,
-        "reference": task.reference,
-        "target": task.target,
-        "dedup": task.dedup,
-        "piano_reduction": task.piano_reduction,
     }
 
 

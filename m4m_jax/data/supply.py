@@ -86,11 +86,7 @@ def view(config: Config) -> dict[str, Any]:
         "components": [
             {
                 "data": part.data,
-                "task": task.name,
-                "reference": task.reference,
-                "target": task.target,
-                "dedup": task.dedup,
-                "piano_reduction": task.piano_reduction,
+                **task.view,
                 "share": part.weight / whole,
             }
             for part, task in zip(parts, tasks, strict=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from dataclasses import dataclass, field
+from typing import Any
 
 from m4m_jax.errors import M4MError
 from m4m_jax.music.compression import Compression
@@ -41,6 +42,17 @@ class Task:
             raise M4MError(f"task {self.name} has no reference to compress")
         if self.reference is None and self.piano_reduction:
             raise M4MError(f"task {self.name} has no reference to read on a piano")
+
+    @property
+    def view(self) -> dict[str, Any]:
+        """Which parts of songs it is of, as a model's card has it."""
+        return {
+            "task": self.name,
+            "reference": self.reference,
+            "target": self.target,
+            "dedup": self.dedup,
+            "piano_reduction": self.piano_reduction,
+        }
 
 
 ANALYSIS = "analysis"

@@ -28,11 +28,7 @@ def described(config: Config, windows: Supply) -> dict[str, Any]:
             data=str(part.data),
             parts=parts,
             weight=part.weight,
-            task=task.name,
-            reference=task.reference,
-            target=task.target,
-            dedup=task.dedup,
-            piano_reduction=task.piano_reduction,
+            **task.view,
         )
         for part, task, parts in zip(
             config.components, tasks_of(config), windows.parts, strict=True
