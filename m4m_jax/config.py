@@ -174,7 +174,7 @@ class Compress(Section):
     target: Ratio = 1
 
 
-OF_TASK = {"reference", "target", "dedup", "piano_reduction"}
+OF_TASK = {"reference", "target", "dedup", "harmonic_reduction"}
 """What of a task a configuration may change."""
 
 
@@ -182,7 +182,7 @@ class Component(Section):
     """A part of a mixture: a data set, the view of its songs, and its share of the windows.
 
     data and task are the run's own where they are left out; so are `reference`, `target`, `dedup`
-    and `piano_reduction` where the task is left out, and otherwise they are the task's. weight:
+    and `harmonic_reduction` where the task is left out, and otherwise they are the task's. weight:
     relative to the other components' weights.
     """
 
@@ -191,7 +191,7 @@ class Component(Section):
     reference: str | None = None
     target: str | None = None
     dedup: bool | None = None
-    piano_reduction: bool | None = None
+    harmonic_reduction: bool | None = None
     weight: Annotated[float, pydantic.Field(gt=0, allow_inf_nan=False)] = 1.0
 
 
@@ -204,7 +204,7 @@ class Config(Section):
     size: a preset of a new model; `encoder` completes it. A base has its own, and where they are
     given it is checked to have these.
     data, task: a data set by name, and the view of its songs; `reference`, `target`, `dedup`,
-    `piano_reduction` and `max_notes` change the task's own, `compress` makes a stream coarser.
+    `harmonic_reduction` and `max_notes` change the task's own, `compress` makes a stream coarser.
     mixture: several data sets or tasks at once, in the place of the one. packed: a directory that
     `m4m data pack` wrote, where the windows are read instead of being made from songs. window:
     steps of a training window; `pad_short` fills shorter songs with empty rows instead of leaving
@@ -235,7 +235,7 @@ class Config(Section):
     reference: str | None = None
     target: str | None = None
     dedup: bool | None = None
-    piano_reduction: bool | None = None
+    harmonic_reduction: bool | None = None
     mixture: tuple[Component, ...] = ()
     packed: str | None = None
     max_notes: Annotated[int, pydantic.Field(gt=0, le=32)] | None = None

@@ -15,7 +15,7 @@ from m4m_jax.music.compression import compress_rows, stretch
 from m4m_jax.music.inspect import select_notes
 from m4m_jax.music.instruments import checked_program
 from m4m_jax.music.notes import DRUM_PROGRAM, STEP, TRACK, NoteTable, Track, write_midi
-from m4m_jax.music.reduction import on_piano
+from m4m_jax.music.reduction import reduced
 from m4m_jax.music.simunote import Vocabulary, from_rows, from_tokens, to_rows, to_tokens
 from m4m_jax.music.tasks import ANALYSIS, UNKNOWN, as_drawn, get_task, written_name
 from m4m_jax.plot import piano_roll
@@ -139,8 +139,8 @@ def _given(song: NoteTable, card: Card, reference: str | None, name: str) -> Not
 def _heard(given: NoteTable, card: Card, name: str) -> NoteTable:
     """What a model reads of the part that it is given; M4MError where it reads no note of it."""
     ratio = card.compress.reference
-    if card.piano_reduction:
-        given = on_piano(given)
+    if card.harmonic_reduction:
+        given = reduced(given)
         if not len(given.notes):
             raise M4MError(f"{name}: the model reads no drums, and what it is given has only drums")
     if not (given.notes[:, STEP] % ratio == 0).any():

@@ -26,7 +26,7 @@ from m4m_jax.music import (
     to_tokens,
     write_midi,
 )
-from m4m_jax.music.reduction import piano_reduction
+from m4m_jax.music.reduction import harmonic_reduction
 from m4m_jax.pretrained import Model
 from tests.analysis.music import play
 from tests.compiling import quick_compile as quick_compile
@@ -293,17 +293,17 @@ def test_an_analysis_finds_the_bars_itself(monkeypatch):
         assert seen.options["starts"][:3].tolist() == [-12, 4, 20]
 
 
-def test_a_band_is_heard_on_a_piano(monkeypatch):
+def test_a_model_hears_the_harmony_of_a_band(monkeypatch):
     card = model("others-to-drums").card
     trained = dataclasses.replace(
-        model("others-to-drums"), card=card.model_copy(update={"piano_reduction": True})
+        model("others-to-drums"), card=card.model_copy(update={"harmonic_reduction": True})
     )
     band = with_drums()
     seen = Seen(trained, monkeypatch)
     ((given, _),) = generation.generate(trained, band)
     heard = select(band, "nondrum")
     assert np.array_equal(given.notes, heard.notes)
-    rows = to_rows(piano_reduction(heard.notes), heard.length, 4)
+    rows = to_rows(harmonic_reduction(heard.notes, heard.length), heard.length, 4)
     assert np.array_equal(seen.reference, to_tokens(rows))
     message = refused(trained, band, reference="drum", name="a song")
     assert message == "a song: the model reads no drums, and what it is given has only drums"

@@ -188,7 +188,7 @@ def _place(source: Any, task: Task, names: Mapping[str, str] | None) -> epath.Pa
     directory = epath.Path(directory)
     built = (directory / METADATA_FILE).read_text()  # it has a digest of all songs
     view = [_VERSION, built, task.reference, task.target, ratios, sorted((names or {}).items())]
-    view += ["piano reduction"] * task.piano_reduction
+    view += ["harmonic reduction"] * task.harmonic_reduction
     digest = hashlib.sha256(json.dumps(view).encode()).hexdigest()[:16]
     return directory / f"usable-{source.split}-{digest}.npz"
 
@@ -209,5 +209,5 @@ def _has_empty_part(table: NoteTable, task: Task, names: Mapping[str, str] | Non
     reference, target = parts(table, task, names)
     found = [(shown(table.notes, target), task.compress.target)]
     if reference is not None:
-        found.append((heard(table.notes, reference, task), task.compress.reference))
+        found.append((heard(table, reference, task), task.compress.reference))
     return not all((notes[:, STEP] % ratio == 0).any() for notes, ratio in found)

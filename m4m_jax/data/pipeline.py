@@ -68,16 +68,20 @@ class _Song(NamedTuple):
     length: its steps, T.
     starts: int64 [k], the steps that windows may begin at, as of `whole_bars`; None for any.
     shifts: the lowest and highest that its windows may be moved by.
-    notes: int32 [n, 6].
-    reference, target: bool [tracks], which tracks are shown; None without a reference.
+    reference, target: int32 [n, 6], the notes that are heard and those that are written; None
+        without a reference.
     """
 
     length: int
     starts: np.ndarray | None
     shifts: tuple[int, int]
-    notes: np.ndarray
     reference: np.ndarray | None
     target: np.ndarray
+
+    @property
+    def nbytes(self) -> int:
+        """What its notes take."""
+        return self.target.nbytes + (0 if self.reference is None else self.reference.nbytes)
 
 
 @dataclass
@@ -101,18 +105,20 @@ class _Views:
                 self._kept.move_to_end(index)
                 return self._kept[index]
         table = self.source[index]
-        reference, target = windows.parts(table, self.task, self.names)
+        given, written = windows.parts(table, self.task, self.names)
+        reference = None if given is None else windows.heard(table, given, self.task)
+        target = windows.shown(table.notes, written)
         starts = None
         if self.on_bars:
             starts = windows.whole_bars(table, self.window, self.task.compress.stride)
         shifts = windows.shift_range(table, self.shifts)
-        song = _Song(table.length, starts, shifts, table.notes, reference, target)
+        song = _Song(table.length, starts, shifts, reference, target)
         with self._lock:
             if index not in self._kept:
                 self._kept[index] = song
-                self._bytes += song.notes.nbytes
+                self._bytes += song.nbytes
             while self._bytes > self.capacity and len(self._kept) > 1:
-                self._bytes -= self._kept.popitem(last=False)[1].notes.nbytes
+                self._bytes -= self._kept.popitem(last=False)[1].nbytes
         return song
 
     def __getstate__(self) -> dict[str, Any]:
@@ -145,22 +151,22 @@ class _DrawWindow:
             starts=song.starts,
         )
 
-        notes = windows.cut(song.notes, where, self.window)
-
-        def tokens(part: np.ndarray, ratio: int) -> np.ndarray:
+        def tokens(part: np.ndarray, ratio: int, **options: bool) -> np.ndarray:
+            notes = windows.cut(part, where, self.window, **options)
             sizes = (self.window, self.max_notes, self.vocabulary)
-            return encode(part, *sizes, dedup=task.dedup, ratio=ratio)
+            return encode(notes, *sizes, dedup=task.dedup, ratio=ratio)
 
         element = {
-            "target": tokens(windows.shown(notes, song.target), task.compress.target),
+            "target": tokens(song.target, task.compress.target),
             "component": np.int32(self.component),
             "song": np.int32(index),
             "start": np.int32(where.start),
             "shift": np.int32(where.shift),
         }
         if song.reference is not None:
-            part = windows.heard(notes, song.reference, task)
-            element["reference"] = tokens(part, task.compress.reference)
+            element["reference"] = tokens(
+                song.reference, task.compress.reference, close_position=task.harmonic_reduction
+            )
         return element
 
 

@@ -11,7 +11,7 @@ from m4m_jax.music.compression import compress_rows
 from m4m_jax.music.labels import bar_lines
 from m4m_jax.music.notes import DRUM_PROGRAM, PITCH, PROGRAM, STEP, TRACK, NoteTable
 from m4m_jax.music.parts import selected_tracks
-from m4m_jax.music.reduction import piano_reduction
+from m4m_jax.music.reduction import harmonic_reduction, in_close_position
 from m4m_jax.music.simunote import pitch_shift_range, to_rows
 from m4m_jax.music.tasks import Task
 
@@ -80,7 +80,7 @@ def view(
     reference, target = parts(table, task, names)
     given = None
     if reference is not None:
-        given = rows(heard(table.notes, reference, task), task.compress.reference)
+        given = rows(heard(table, reference, task), task.compress.reference)
     return View(given, rows(shown(table.notes, target), task.compress.target))
 
 
@@ -89,10 +89,10 @@ def shown(notes: np.ndarray, tracks: np.ndarray) -> np.ndarray:
     return notes[tracks[notes[:, TRACK]]]
 
 
-def heard(notes: np.ndarray, tracks: np.ndarray, task: Task) -> np.ndarray:
-    """The notes int32 [m, 6] that a model reads of a reference's tracks, bool [tracks]."""
-    part = shown(notes, tracks)
-    return piano_reduction(part) if task.piano_reduction else part
+def heard(table: NoteTable, tracks: np.ndarray, task: Task) -> np.ndarray:
+    """The notes int32 [m, 6] that a model reads of a song's reference, bool [tracks]."""
+    part = shown(table.notes, tracks)
+    return harmonic_reduction(part, table.length) if task.harmonic_reduction else part
 
 
 def shift_range(table: NoteTable, limits: tuple[int, int]) -> tuple[int, int]:
@@ -148,7 +148,7 @@ def draw(
     return Draw(start, int(rng.integers(shifts[0], shifts[1] + 1)))
 
 
-def cut(notes: np.ndarray, where: Draw, window: int) -> np.ndarray:
+def cut(notes: np.ndarray, where: Draw, window: int, *, close_position: bool = False) -> np.ndarray:
     """Cut a window out of a song's notes and move it in pitch; drums stay.
 
     The rows of these notes are those that the whole song has there, since rows do not depend on
@@ -158,6 +158,7 @@ def cut(notes: np.ndarray, where: Draw, window: int) -> np.ndarray:
         notes: int32 [n, 6], columns as in NoteTable.notes.
         where: the window's start and its shift.
         window: its length in steps.
+        close_position: whether they are a harmonic reduction, whose notes stay in their octaves.
 
     Returns:
         int32 [m, 6], steps counted from the window's start.
@@ -167,4 +168,4 @@ def cut(notes: np.ndarray, where: Draw, window: int) -> np.ndarray:
     part[:, STEP] -= where.start
     if where.shift:
         part[:, PITCH] += where.shift * (part[:, PROGRAM] != DRUM_PROGRAM)
-    return part
+    return in_close_position(part) if close_position else part

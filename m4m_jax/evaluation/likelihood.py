@@ -13,7 +13,7 @@ from m4m_jax.errors import M4MError
 from m4m_jax.evaluation.scoring import Figures
 from m4m_jax.music.compression import compress_rows
 from m4m_jax.music.notes import NoteTable
-from m4m_jax.music.reduction import on_piano
+from m4m_jax.music.reduction import reduced
 from m4m_jax.music.simunote import to_rows, to_tokens
 from m4m_jax.pretrained import Model, base_path, load
 from m4m_jax.sampling.songs import empty_rows, fill
@@ -109,8 +109,8 @@ def nll(
     target = _windows(model, part, part.length, ratios.target, lead)
     given = None
     if model.card.system != "lm" and reference is not None:
-        if model.card.piano_reduction:
-            reference = on_piano(reference)
+        if model.card.harmonic_reduction:
+            reference = reduced(reference)
         given = _windows(model, reference, part.length, ratios.reference, lead)
     counted = slice(-(-(lead + skip) // ratios.target), -(-(lead + part.length) // ratios.target))
     found = [np.zeros((0, target.shape[-1]))]

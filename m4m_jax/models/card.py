@@ -51,7 +51,7 @@ class Part(pydantic.BaseModel, frozen=True, extra="forbid"):
     reference: str | None
     target: str
     dedup: bool
-    piano_reduction: bool = False
+    harmonic_reduction: bool = False
     data: str
     parts: dict[str, str]
     weight: float
@@ -63,7 +63,7 @@ class Card(pydantic.BaseModel, frozen=True, extra="forbid"):
     lm: sizes of the language model that writes. reference_lm: of the one that reads references,
     where a cross-attentive adapter links two. base, reference_base: the language models that an
     adapter was trained on, unless it holds them itself, tuned with it.
-    task: a task's name; reference, target (part selectors), dedup and piano_reduction as it was
+    task: a task's name; reference, target (part selectors), dedup and harmonic_reduction as it was
     trained with them.
     max_notes: notes a row, N, for reference and target. compress: how much coarser than the song
     they are. window: steps of a song that it was trained on. starts: where these began, and begin
@@ -84,7 +84,7 @@ class Card(pydantic.BaseModel, frozen=True, extra="forbid"):
     reference: str | None
     target: str
     dedup: bool = False
-    piano_reduction: bool = False
+    harmonic_reduction: bool = False
     max_notes: int
     compress: Compression = Compression()
     window: int

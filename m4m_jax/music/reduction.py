@@ -1,9 +1,10 @@
-"""Piano reduction: what a band plays, as one piano would play it."""
+"""Harmonic reduction: what sounds in a song, one piano's chords in close position."""
 
 from __future__ import annotations
 
 import numpy as np
 
+from m4m_jax.music.grid import STEPS_PER_QUARTER
 from m4m_jax.music.notes import (
     DRUM_PROGRAM,
     DURATION,
@@ -18,32 +19,72 @@ from m4m_jax.music.notes import (
 
 _PIANO = Track("piano", 0)
 _LOUDNESS = 90
+_BASS, _CHORD = 36, 60  # the C of the bass's octave, and of the others'
+_BETWEEN = 54  # above every bass and below every other note, moved by -5 to 6 semitones
 
 
-def piano_reduction(notes: np.ndarray) -> np.ndarray:
-    """Play all pitched notes of a song on one piano.
+def harmonic_reduction(notes: np.ndarray, length: int) -> np.ndarray:
+    """The harmony of a song: its bass and its pitch classes, struck on every quarter.
 
-    A model that has read pianos reads bands so, and one that hears harmony needs no more of them.
-    Drums are left out, and of notes equal in step and pitch all but the longest.
+    A harmony looks alike so, whatever plays it and on however many octaves, and a small model that
+    has read pianos hears it in songs of bands. Drums are left out. A note is struck anew on each
+    quarter that it rings on. The lowest of what sounds where it is struck is the bass, in the
+    octave from 36 on, all else is in that from 60 on, and of notes equal in step and pitch the
+    longest is left.
 
     Args:
-        notes: int32 [n, 6], columns as in NoteTable.notes.
+        notes: int32 [n, 6], columns as in NoteTable.notes; a note of no length has 1 step.
+        length: steps of the song, T; notes end with it.
 
     Returns:
-        int32 [m, 6], by step and pitch, so that a step that has too many notes keeps the lowest;
-        all of program 0, equally loud, in track 0.
+        int32 [m, 6], by step and pitch, so that a step that has too many notes keeps the bass; all
+        of program 0, equally loud, in track 0, of 1 to 4 steps.
     """
-    pitched = notes[notes[:, PROGRAM] != DRUM_PROGRAM]
-    order = np.lexsort((-pitched[:, DURATION], pitched[:, PITCH], pitched[:, STEP]))
-    played = pitched[order]
-    place = played[:, [STEP, PITCH]]
-    first = np.ones(len(played), bool)
-    first[1:] = (place[1:] != place[:-1]).any(1)
-    played = played[first]
-    played[:, [PROGRAM, VELOCITY, TRACK]] = _PIANO.program, _LOUDNESS, 0
-    return played
+    struck = _struck(notes[notes[:, PROGRAM] != DRUM_PROGRAM], length)
+    bass = struck[:, PITCH] == _lowest(struck, length)[struck[:, STEP]]
+    struck[:, PITCH] = np.where(bass, _BASS, _CHORD) + struck[:, PITCH] % 12
+    struck[:, [PROGRAM, VELOCITY, TRACK]] = _PIANO.program, _LOUDNESS, 0
+    struck = struck[np.lexsort((-struck[:, DURATION], struck[:, PITCH], struck[:, STEP]))]
+    place = struck[:, [STEP, PITCH]]
+    first = np.ones(len(struck), bool)
+    first[1:] = (place[1:] != place[:-1]).any(axis=1)
+    return struck[first]
 
 
-def on_piano(table: NoteTable) -> NoteTable:
-    """A song's `piano_reduction`, its only track."""
-    return table.replace(notes=piano_reduction(table.notes), tracks=(_PIANO,))
+def in_close_position(reduced: np.ndarray) -> np.ndarray:
+    """A reduction [m, 6] that was moved by -5 to 6 semitones, each note back in its octave."""
+    moved = reduced.copy()
+    octave = np.where(reduced[:, PITCH] < _BETWEEN, _BASS, _CHORD)
+    moved[:, PITCH] = octave + reduced[:, PITCH] % 12
+    return moved[np.lexsort((moved[:, PITCH], moved[:, STEP]))]
+
+
+def reduced(table: NoteTable) -> NoteTable:
+    """A song's `harmonic_reduction`, its only track."""
+    notes = harmonic_reduction(table.notes, table.length)
+    return table.replace(notes=notes, tracks=(_PIANO,))
+
+
+def _struck(notes: np.ndarray, length: int) -> np.ndarray:
+    """Notes [n, 6], cut at the quarters -> [m, 6], m >= n, none past `length`."""
+    end = np.minimum(notes[:, STEP] + notes[:, DURATION].clip(1), length)
+    first, last = notes[:, STEP] // STEPS_PER_QUARTER, (end - 1) // STEPS_PER_QUARTER
+    number, each = _counted(last - first + 1)
+    struck, line = notes[number], (first[number] + each) * STEPS_PER_QUARTER
+    struck[:, STEP] = np.maximum(struck[:, STEP], line)
+    struck[:, DURATION] = np.minimum(end[number], line + STEPS_PER_QUARTER) - struck[:, STEP]
+    return struck
+
+
+def _lowest(notes: np.ndarray, length: int) -> np.ndarray:
+    """The lowest pitch that sounds at each step, int64 [T]."""
+    number, each = _counted(notes[:, DURATION])
+    lowest = np.full(length, np.iinfo(np.int64).max)
+    np.minimum.at(lowest, notes[number, STEP] + each, notes[number, PITCH])
+    return lowest
+
+
+def _counted(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Item k `counts[k]` times, int64 [sum]: its index k, and 0, 1, 2, ... within it."""
+    number = np.repeat(np.arange(len(counts)), counts)
+    return number, np.arange(len(number)) - np.repeat(np.cumsum(counts) - counts, counts)

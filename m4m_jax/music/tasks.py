@@ -21,7 +21,7 @@ class Task:
         target: Selector of the part to be written.
         max_notes: Notes that a step holds, N.
         dedup: Whether notes equal in program, step and pitch are made one.
-        piano_reduction: Whether the reference is read as one piano would play it (`reduction`).
+        harmonic_reduction: Whether of the reference only the harmony is read (`reduction`).
         compress: Ratios of the two streams.
         temperature, top_p: How targets are drawn where nothing else is said (`as_drawn`).
     """
@@ -32,7 +32,7 @@ class Task:
     target: str
     max_notes: int = 16
     dedup: bool = False
-    piano_reduction: bool = False
+    harmonic_reduction: bool = False
     compress: Compression = field(default_factory=Compression)
     temperature: float = 1.0
     top_p: float = 1.0
@@ -40,8 +40,8 @@ class Task:
     def __post_init__(self) -> None:
         if self.reference is None and self.compress.reference > 1:
             raise M4MError(f"task {self.name} has no reference to compress")
-        if self.reference is None and self.piano_reduction:
-            raise M4MError(f"task {self.name} has no reference to read on a piano")
+        if self.reference is None and self.harmonic_reduction:
+            raise M4MError(f"task {self.name} has no reference to reduce")
 
     @property
     def view(self) -> dict[str, Any]:
@@ -51,7 +51,7 @@ class Task:
             "reference": self.reference,
             "target": self.target,
             "dedup": self.dedup,
-            "piano_reduction": self.piano_reduction,
+            "harmonic_reduction": self.harmonic_reduction,
         }
 
 

@@ -12,7 +12,7 @@ from m4m_jax.data.packing import Size
 from m4m_jax.errors import M4MError
 from m4m_jax.music.notes import NoteTable
 from m4m_jax.music.parts import select
-from m4m_jax.music.reduction import on_piano
+from m4m_jax.music.reduction import reduced
 from m4m_jax.music.simunote import Vocabulary, by_name, to_rows, to_tokens
 from m4m_jax.music.tasks import Task
 
@@ -60,8 +60,8 @@ def _needs(
     if task.reference is not None:
         ratio = task.compress.reference
         given = [_part(t, task.reference, task) for t in tables]
-        if task.piano_reduction:
-            given = [on_piano(part) for part in given]
+        if task.harmonic_reduction:
+            given = [reduced(part) for part in given]
         reference = [_tokens(part, task, ratio, known) for part in given]
     rng, needs = np.random.default_rng(0), []
     for _ in range(SHARDS):

@@ -176,11 +176,11 @@ def test_what_the_user_says_comes_first(place):
 def test_what_the_user_says_leaves_the_rest_of_a_files_card(place, tmp_path):
     file = foreign.open_weights(place / "base.ckpt")
     told = {"window": 96, "compress": Compression(1, 4), "max_notes": 5, "starts": "bars"}
-    own = foreign.card_of(file).model_copy(update=told | {"piano_reduction": True})
+    own = foreign.card_of(file).model_copy(update=told | {"harmonic_reduction": True})
     write_safetensors(tmp_path / "x.safetensors", file.tensors.items(), own)
     file = foreign.open_weights(tmp_path / "x.safetensors")
     task = {"task": "drums-to-others", "reference": "drum", "target": "nondrum", "dedup": True}
-    wanted = own.model_copy(update=task | {"piano_reduction": False})
+    wanted = own.model_copy(update=task | {"harmonic_reduction": False})
     assert foreign.card_of(file, task="drums-to-others") == wanted
     wanted = wanted.model_copy(update={"max_notes": 7})
     assert foreign.card_of(file, task="drums-to-others", max_notes=7) == wanted

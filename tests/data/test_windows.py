@@ -22,7 +22,7 @@ from m4m_jax.music import (
     to_tokens,
 )
 from m4m_jax.music.inspect import select_notes
-from m4m_jax.music.reduction import piano_reduction
+from m4m_jax.music.reduction import harmonic_reduction
 from m4m_jax.music.simunote import encode
 from tests.datasets.music import song
 
@@ -76,20 +76,21 @@ def test_dedup_is_the_tasks():
         assert (rows[0, :, 0] < 128).sum() == count
 
 
-def test_the_reference_is_heard_on_a_piano_and_the_target_is_not():
+def test_the_reference_is_reduced_and_the_target_is_not():
     table = on_drums(song(0, tracks=3))
-    task = Task("t", "", "from-1", "track-0", 4, piano_reduction=True)
-    plain = windows.view(table, dataclasses.replace(task, piano_reduction=False))
+    task = Task("t", "", "from-1", "track-0", 4, harmonic_reduction=True)
+    plain = windows.view(table, dataclasses.replace(task, harmonic_reduction=False))
     reference, target = windows.view(table, task)
     assert np.array_equal(target, plain.target)
     chords = table.notes[table.notes[:, 5] == 1]
-    assert np.array_equal(reference, to_rows(piano_reduction(chords), table.length, 4))
+    heard = harmonic_reduction(chords, table.length)
+    assert np.array_equal(reference, to_rows(heard, table.length, 4))
     assert set(reference[..., 0].ravel()) == {0, 254, 255}
     assert 127 in plain.reference[..., 0]
 
 
-def test_songs_of_drums_alone_have_nothing_to_hear_on_a_piano():
-    drums = Task("t", "", "track-1", "track-0", piano_reduction=True)
+def test_songs_of_drums_alone_have_no_harmony():
+    drums = Task("t", "", "track-1", "track-0", harmonic_reduction=True)
     found = eligible([song(0), on_drums(song(1))], drums)
     assert found.indices.tolist() == [0]
     assert found.left_out == {"an empty part": 1}

@@ -18,7 +18,7 @@ from m4m_jax.evaluation.pairing import Folder
 from m4m_jax.evaluation.writing import without_answer
 from m4m_jax.models.card import Card
 from m4m_jax.music import Compression, read_midi, select, to_rows, to_tokens, write_midi
-from m4m_jax.music.reduction import on_piano
+from m4m_jax.music.reduction import reduced
 from m4m_jax.pretrained import Model
 from tests.compiling import quick_compile as quick_compile
 from tests.datasets.music import song
@@ -194,15 +194,15 @@ def test_likelihoods_of_a_song_that_begins_with_part_of_a_bar(place, ratio):
         assert found == nll(trained, *(select(whole, f"track-{k}") for k in (0, 1)), skip=skip + 4)
 
 
-def test_likelihoods_given_a_band_on_a_piano(place):
+def test_likelihoods_given_the_harmony_of_a_band(place):
     model = pretrained.load(place / "cross")
     trained = dataclasses.replace(
-        model, card=model.card.model_copy(update={"piano_reduction": True})
+        model, card=model.card.model_copy(update={"harmonic_reduction": True})
     )
     band = song(1, bars=2)
     part, reference = select(band, "track-0"), select(band, "track-1")
     assert set(reference.notes[:, 3]) == {1}
-    assert nll(trained, part, reference) == nll(model, part, on_piano(reference))
+    assert nll(trained, part, reference) == nll(model, part, reduced(reference))
     assert nll(trained, part, reference) != nll(model, part, reference)
 
 

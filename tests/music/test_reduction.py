@@ -1,40 +1,74 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import given
 
 from m4m_jax.music.notes import DRUM_PROGRAM
-from m4m_jax.music.reduction import on_piano, piano_reduction
+from m4m_jax.music.reduction import harmonic_reduction, in_close_position, reduced
 from tests.music.strategies import tables
 
 
-def test_a_band_on_one_piano():
+def test_the_harmony_of_a_band():
     band = np.array(
         [
-            [4, 2, 67, 73, 100, 0],
-            [0, 4, 60, 73, 100, 0],
+            [6, 2, 67, 73, 100, 0],
+            [0, 6, 76, 73, 100, 0],
+            [0, 1, 64, 24, 60, 1],
             [0, 8, 60, 24, 60, 1],
-            [0, 8, 36, 33, 80, 2],
+            [0, 8, 43, 33, 80, 2],
             [0, 1, 36, DRUM_PROGRAM, 120, 3],
+            [9, 0, 62, 24, 60, 1],
         ],
         np.int32,
     )
-    reduced = piano_reduction(band)
-    assert reduced.tolist() == [[0, 8, 36, 0, 90, 0], [0, 8, 60, 0, 90, 0], [4, 2, 67, 0, 90, 0]]
-    assert reduced.dtype == np.int32
+    found = harmonic_reduction(band, 10)
+    assert found[:, :3].tolist() == [
+        *([0, 4, 43], [0, 4, 60], [0, 4, 64]),
+        *([4, 4, 43], [4, 4, 60], [4, 2, 64]),
+        [6, 2, 67],
+        [9, 1, 38],
+    ]
+    assert found[:, 3:].tolist() == [[0, 90, 0]] * 8
+    assert found.dtype == np.int32
+
+
+def slowly(table):
+    """Each quarter of each note by itself: {(step, pitch): duration}."""
+    sounding = [
+        (step, min(step + max(duration, 1), table.length), pitch)
+        for step, duration, pitch, program, *_ in table.notes.tolist()
+        if program != DRUM_PROGRAM
+    ]
+    found: dict[tuple[int, int], int] = {}
+    for start, end, pitch in sounding:
+        for step in range(start, end):
+            if step > start and step % 4:
+                continue
+            duration = min(end, step - step % 4 + 4) - step
+            lowest = min(p for s, e, p in sounding if s <= step < e)
+            place = step, (36 if pitch == lowest else 60) + pitch % 12
+            found[place] = max(duration, found.get(place, 0))
+    return [[*place, duration] for place, duration in sorted(found.items())]
 
 
 @given(tables())
-def test_the_longest_note_of_each_step_and_pitch(table):
+def test_it_is_that_of_each_note_by_itself(table):
     before = table.notes.copy()
-    longest: dict[tuple[int, int], int] = {}
-    for step, duration, pitch, program, *_ in table.notes.tolist():
-        if program != DRUM_PROGRAM:
-            longest[step, pitch] = max(duration, longest.get((step, pitch), 0))
-    reduced = piano_reduction(table.notes)
+    found = harmonic_reduction(table.notes, table.length)
     assert np.array_equal(table.notes, before)
-    assert [((s, p), d) for s, d, p, *_ in reduced.tolist()] == sorted(longest.items())
-    assert np.array_equal(piano_reduction(reduced), reduced)
-    whole = on_piano(table)
-    assert np.array_equal(whole.notes, reduced)
+    assert found[:, [0, 2, 1]].tolist() == slowly(table)
+    whole = reduced(table)
+    assert np.array_equal(whole.notes, found)
     assert [track.name for track in whole.tracks] == ["piano"]
+
+
+@pytest.mark.parametrize("shift", [-5, -1, 0, 6])
+@given(table=tables())
+def test_a_reduction_moves_as_its_song_does(shift, table):
+    notes = table.notes[(table.notes[:, 2] >= 5) & (table.notes[:, 2] <= 121)]
+    moved = notes + np.array([0, 0, shift, 0, 0, 0], np.int32)
+    found = harmonic_reduction(notes, table.length)
+    found[:, 2] += shift
+    expected = harmonic_reduction(moved, table.length)
+    assert np.array_equal(in_close_position(found), expected)

@@ -39,10 +39,10 @@ def test_compression_is_of_a_stream_that_is_there():
         dataclasses.replace(get_task("continuation"), compress=Compression(reference=2))
 
 
-def test_a_piano_reduction_is_of_a_reference():
-    assert dataclasses.replace(get_task("copy"), piano_reduction=True).piano_reduction
-    with pytest.raises(M4MError, match="task continuation has no reference to read on a piano"):
-        dataclasses.replace(get_task("continuation"), piano_reduction=True)
+def test_a_harmonic_reduction_is_of_a_reference():
+    assert dataclasses.replace(get_task("copy"), harmonic_reduction=True).harmonic_reduction
+    with pytest.raises(M4MError, match="task continuation has no reference to reduce"):
+        dataclasses.replace(get_task("continuation"), harmonic_reduction=True)
 
 
 def test_unknown_task_names_the_nearest():
