@@ -174,16 +174,16 @@ class Compress(Section):
     target: Ratio = 1
 
 
-OF_TASK = {"reference", "target", "dedup", "harmonic_reduction"}
+OF_TASK = {"reference", "target", "dedup", "harmonic_reduction", "common_key"}
 """What of a task a configuration may change."""
 
 
 class Component(Section):
     """A part of a mixture: a data set, the view of its songs, and its share of the windows.
 
-    data and task are the run's own where they are left out; so are `reference`, `target`, `dedup`
-    and `harmonic_reduction` where the task is left out, and otherwise they are the task's. weight:
-    relative to the other components' weights.
+    data and task are the run's own where they are left out; so are `reference`, `target`, `dedup`,
+    `harmonic_reduction` and `common_key` where the task is left out, and otherwise they are the
+    task's. weight: relative to the other components' weights.
     """
 
     data: str | None = None
@@ -192,6 +192,7 @@ class Component(Section):
     target: str | None = None
     dedup: bool | None = None
     harmonic_reduction: bool | None = None
+    common_key: bool | None = None
     weight: Annotated[float, pydantic.Field(gt=0, allow_inf_nan=False)] = 1.0
 
 
@@ -204,7 +205,8 @@ class Config(Section):
     size: a preset of a new model; `encoder` completes it. A base has its own, and where they are
     given it is checked to have these.
     data, task: a data set by name, and the view of its songs; `reference`, `target`, `dedup`,
-    `harmonic_reduction` and `max_notes` change the task's own, `compress` makes a stream coarser.
+    `harmonic_reduction`, `common_key` and `max_notes` change the task's own, `compress` makes a
+    stream coarser.
     mixture: several data sets or tasks at once, in the place of the one. packed: a directory that
     `m4m data pack` wrote, where the windows are read instead of being made from songs. window:
     steps of a training window; `pad_short` fills shorter songs with empty rows instead of leaving
@@ -236,6 +238,7 @@ class Config(Section):
     target: str | None = None
     dedup: bool | None = None
     harmonic_reduction: bool | None = None
+    common_key: bool | None = None
     mixture: tuple[Component, ...] = ()
     packed: str | None = None
     max_notes: Annotated[int, pydantic.Field(gt=0, le=32)] | None = None

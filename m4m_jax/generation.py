@@ -14,6 +14,7 @@ from m4m_jax.models.card import Card
 from m4m_jax.music.compression import compress_rows, stretch
 from m4m_jax.music.inspect import select_notes
 from m4m_jax.music.instruments import checked_program
+from m4m_jax.music.keys import moved, to_common_key
 from m4m_jax.music.notes import DRUM_PROGRAM, STEP, TRACK, NoteTable, Track, write_midi
 from m4m_jax.music.reduction import reduced
 from m4m_jax.music.simunote import Vocabulary, from_rows, from_tokens, to_rows, to_tokens
@@ -63,7 +64,8 @@ def generate(
     What was compressed in training is so here: of a reference with ratio r the model reads every
     r-th step; a target with ratio r is written at every r-th step, its durations r times as long.
     Where its windows began on bars, those that it writes do, from a whole first bar on; for an
-    analysis, whose bars are to be found, they are those that the rules find (`find_meters`).
+    analysis, whose bars are to be found, they are those that the rules find (`find_meters`). A
+    model of the common key reads the song there, and what it writes is moved back to the song's.
 
     Args:
         model: as `load` gives it.
@@ -103,11 +105,13 @@ def generate(
             f"{name}: there is no prompt of {prompt_steps} steps in a song of {song.length}"
         )
     given, heard, prompt = _given(song, card, reference, name), None, None
+    begun = _begun(song, card, prompt_steps, name)
+    key = to_common_key((begun if card.reference is None else given).notes) * card.common_key
     if card.reference is not None:
-        heard = _tokens(_heard(given, card, name), card, card.compress.reference, vocabulary)
+        read = _heard(moved(given, key), card, name)
+        heard = _tokens(read, card, card.compress.reference, vocabulary)
     if prompt_steps:
-        part = select_notes(song, card.target, name, names=card.parts)
-        prompt = _tokens(part, card, ratio, vocabulary)[: prompt_steps // ratio]
+        prompt = _tokens(moved(begun, key), card, ratio, vocabulary)[: prompt_steps // ratio]
     written = model.generate(
         heard,
         steps=-(-steps // ratio),
@@ -121,10 +125,10 @@ def generate(
         starts=_starts(song, given, card),
     )
     given, label = without_silent_tracks(given), written_name(card.task)
-    return [
-        (given, as_tracks(rows, song, label, vocabulary, ratio=ratio, steps=steps))
-        for rows in written
+    tables = [
+        as_tracks(rows, song, label, vocabulary, ratio=ratio, steps=steps) for rows in written
     ]
+    return [(given, moved(table, -key)) for table in tables]
 
 
 def _given(song: NoteTable, card: Card, reference: str | None, name: str) -> NoteTable:
@@ -134,6 +138,14 @@ def _given(song: NoteTable, card: Card, reference: str | None, name: str) -> Not
             raise M4MError(f"a language model reads no reference; leave {reference!r} out")
         return song.replace(notes=song.notes[:0], tracks=())
     return select_notes(song, reference or card.reference, name, names=card.parts)
+
+
+def _begun(song: NoteTable, card: Card, steps: int, name: str) -> NoteTable:
+    """The first steps of a song's own target part, which is not looked for where there are none."""
+    if not steps:
+        return song.replace(notes=song.notes[:0])
+    part = select_notes(song, card.target, name, names=card.parts)
+    return part.replace(notes=part.notes[part.notes[:, STEP] < steps])
 
 
 def _heard(given: NoteTable, card: Card, name: str) -> NoteTable:

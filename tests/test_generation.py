@@ -26,6 +26,7 @@ from m4m_jax.music import (
     to_tokens,
     write_midi,
 )
+from m4m_jax.music.keys import moved, to_common_key
 from m4m_jax.music.reduction import harmonic_reduction
 from m4m_jax.pretrained import Model
 from tests.analysis.music import play
@@ -347,3 +348,33 @@ def test_mistakes_name_the_file(file):
     assert f"a prompt of 9999 steps leaves nothing to write of {source.length}" in message
     message = refused(cross, source, prompt_steps=12)
     assert "a prompt of 12 steps leaves nothing to write" in message
+
+
+def classes(table: NoteTable, shift: int = 0) -> list[tuple[int, ...]]:
+    """Notes moved in pitch, whatever their octave: step, duration, pitch class, program."""
+    pitched = table.notes[:, 3] != 127
+    pitch = np.where(pitched, (table.notes[:, 2] + shift) % 12, table.notes[:, 2])
+    return sorted(zip(*table.notes[:, [0, 1, 3]].T.tolist(), pitch.tolist(), strict=True))
+
+
+@pytest.mark.parametrize("task", ["melody-to-chord", "continuation"])
+def test_a_song_in_another_key_is_written_to_alike(task, monkeypatch):
+    about = model(task).card.model_copy(update={"common_key": True})
+    trained = dataclasses.replace(model(task), card=about)
+    options = {"prompt_steps": 8, "seed": 3, "temperature": 1.0}
+    table = moved(song(1, bars=2), 1)
+    seen = Seen(trained, monkeypatch)
+    ((given, here),) = generation.generate(trained, table, **options)
+    read, begun = seen.reference, seen.options["prompt"]
+    heard = given.notes if task == "melody-to-chord" else table.notes[table.notes[:, 0] < 8]
+    key = to_common_key(heard)
+    assert key
+    for shift in (key - 3, key + 2):
+        ((_, there),) = generation.generate(trained, moved(table, shift), **options)
+        assert np.array_equal(seen.reference, read)
+        assert np.array_equal(seen.options["prompt"], begun)
+        assert classes(there) == classes(here, shift)
+    plain = dataclasses.replace(trained, card=model(task).card)
+    generation.generate(plain, moved(table, key), **options)
+    assert np.array_equal(seen.reference, read)
+    assert np.array_equal(seen.options["prompt"], begun)

@@ -111,7 +111,10 @@ class _Views:
         starts = None
         if self.on_bars:
             starts = windows.whole_bars(table, self.window, self.task.compress.stride)
-        shifts = windows.shift_range(table, self.shifts)
+        if self.task.common_key:
+            shifts = windows.key_shift(table, written if given is None else given)
+        else:
+            shifts = windows.shift_range(table, self.shifts)
         song = _Song(table.length, starts, shifts, reference, target)
         with self._lock:
             if index not in self._kept:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from m4m_jax.music.compression import compress_rows
+from m4m_jax.music.keys import to_common_key
 from m4m_jax.music.labels import bar_lines
 from m4m_jax.music.notes import DRUM_PROGRAM, PITCH, PROGRAM, STEP, TRACK, NoteTable
 from m4m_jax.music.parts import selected_tracks
@@ -102,6 +103,16 @@ def shift_range(table: NoteTable, limits: tuple[int, int]) -> tuple[int, int]:
     """
     low, high = pitch_shift_range(table.notes)
     return max(low, limits[0]), min(high, limits[1])
+
+
+def key_shift(table: NoteTable, tracks: np.ndarray) -> tuple[int, int]:
+    """Return the semitones that bring a song to the common key, twice: as a `shift_range`.
+
+    tracks: bool [tracks], whose key it is. A song whose notes do not allow it stays as it is.
+    """
+    low, high = pitch_shift_range(table.notes)
+    shift = to_common_key(shown(table.notes, tracks))
+    return (shift, shift) if low <= shift <= high else (0, 0)
 
 
 def whole_bars(table: NoteTable, window: int, stride: int = 1) -> np.ndarray:

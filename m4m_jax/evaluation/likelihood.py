@@ -12,6 +12,7 @@ from m4m_jax.data.windows import whole_bars
 from m4m_jax.errors import M4MError
 from m4m_jax.evaluation.scoring import Figures
 from m4m_jax.music.compression import compress_rows
+from m4m_jax.music.keys import moved, to_common_key
 from m4m_jax.music.notes import NoteTable
 from m4m_jax.music.reduction import reduced
 from m4m_jax.music.simunote import to_rows, to_tokens
@@ -105,6 +106,9 @@ def nll(
 ) -> tuple[float, int]:
     """The NLL of a part's tokens from step `skip` on, summed up in nats, and their number."""
     ratios = model.card.compress
+    if model.card.common_key:
+        key = to_common_key((part if reference is None else reference).notes)
+        part, reference = moved(part, key), None if reference is None else moved(reference, key)
     lead = -_first_start(model, part)
     target = _windows(model, part, part.length, ratios.target, lead)
     given = None

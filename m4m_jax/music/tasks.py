@@ -22,6 +22,8 @@ class Task:
         max_notes: Notes that a step holds, N.
         dedup: Whether notes equal in program, step and pitch are made one.
         harmonic_reduction: Whether of the reference only the harmony is read (`reduction`).
+        common_key: Whether songs are moved to C major or A minor, whatever key what is given, or
+            without a reference the target, is in (`keys`).
         compress: Ratios of the two streams.
         temperature, top_p: How targets are drawn where nothing else is said (`as_drawn`).
     """
@@ -33,6 +35,7 @@ class Task:
     max_notes: int = 16
     dedup: bool = False
     harmonic_reduction: bool = False
+    common_key: bool = False
     compress: Compression = field(default_factory=Compression)
     temperature: float = 1.0
     top_p: float = 1.0
@@ -52,6 +55,7 @@ class Task:
             "target": self.target,
             "dedup": self.dedup,
             "harmonic_reduction": self.harmonic_reduction,
+            "common_key": self.common_key,
         }
 
 

@@ -23,6 +23,7 @@ from m4m_jax.music import (
     to_tokens,
     write_midi,
 )
+from m4m_jax.music.keys import moved, to_common_key
 from tests.datasets.music import song
 
 PAIR = Task("pair", "", "track-1", "track-0", max_notes=4)
@@ -400,6 +401,34 @@ def test_harmony_is_heard_in_windows_as_in_whole_songs():
             assert np.array_equal(batch[key][b], to_tokens(rows[start : start + 100])), key
     assert set(batch["shift"].tolist()) > {0}
     assert set(batch["reference"][..., ::2].ravel().tolist()) == {0, PLAIN.eos, PLAIN.pad}
+
+
+@pytest.mark.parametrize("train", [True, False])
+@pytest.mark.parametrize(("reference", "key_of"), [("track-1", 1), (None, 0)])
+def test_windows_are_moved_to_the_common_key(train, reference, key_of):
+    """That of the reference, or of the target where there is none."""
+    task = Task("t", "", reference, "track-0", max_notes=4, common_key=True)
+    batch = data.dataset(SONGS, task, train=train, **OPTIONS)[1]
+    keys = []
+    for b, (index, start, shift) in enumerate(
+        zip(batch["song"], batch["start"], batch["shift"], strict=True)
+    ):
+        table = SONGS[index]
+        keys.append(to_common_key(table.notes[table.notes[:, 5] == key_of]))
+        assert shift == keys[-1]
+        rows = windows.view(moved(table, int(shift)), task).target
+        assert np.array_equal(batch["target"][b], to_tokens(rows[start : start + 100]))
+    assert len(set(keys)) > 1
+
+
+def test_a_song_that_has_no_room_stays_in_its_key():
+    notes = SONGS[0].notes.copy()
+    notes[[0, -1], 2] = 0, 127
+    table = SONGS[0].replace(notes=notes)
+    task = dataclasses.replace(PAIR, common_key=True)
+    assert windows.key_shift(SONGS[0], *windows.parts(SONGS[0], task)[:1]) != (0, 0)
+    assert windows.key_shift(table, *windows.parts(table, task)[:1]) == (0, 0)
+    assert set(data.dataset([table], task, **OPTIONS)[0]["shift"].tolist()) == {0}
 
 
 def test_each_component_of_a_mixture_has_epochs_of_its_own():

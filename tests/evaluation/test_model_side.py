@@ -18,6 +18,7 @@ from m4m_jax.evaluation.pairing import Folder
 from m4m_jax.evaluation.writing import without_answer
 from m4m_jax.models.card import Card
 from m4m_jax.music import Compression, read_midi, select, to_rows, to_tokens, write_midi
+from m4m_jax.music.keys import moved, to_common_key
 from m4m_jax.music.reduction import reduced
 from m4m_jax.pretrained import Model
 from tests.compiling import quick_compile as quick_compile
@@ -204,6 +205,22 @@ def test_likelihoods_given_the_harmony_of_a_band(place):
     assert set(reference.notes[:, 3]) == {1}
     assert nll(trained, part, reference) == nll(model, part, reduced(reference))
     assert nll(trained, part, reference) != nll(model, part, reference)
+
+
+@pytest.mark.parametrize("name", ["cross", "lm"])
+def test_likelihoods_in_the_common_key(place, name):
+    model = pretrained.load(place / name)
+    trained = dataclasses.replace(model, card=model.card.model_copy(update={"common_key": True}))
+    band = moved(song(1, bars=2), 1)
+    part, reference = select(band, "track-0"), select(band, "track-1")
+    given = reference if name == "cross" else None
+    expected = nll(trained, part, given)
+    key = to_common_key((part if given is None else given).notes)
+    for shift in (key - 3, key + 2):
+        there = None if given is None else moved(given, shift)
+        assert nll(trained, moved(part, shift), there) == expected
+    there = None if given is None else moved(given, key)
+    assert nll(model, moved(part, key), there) == expected != nll(model, part, given)
 
 
 def test_likelihoods_are_kept(place, tmp_path):

@@ -1,0 +1,48 @@
+"""The key of music, and the way from there to C major or A minor."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from m4m_jax.music.notes import DRUM_PROGRAM, DURATION, PITCH, PROGRAM, NoteTable
+
+# How well each pitch class, counted from the tonic, fits a major and a minor key.
+_MAJOR = (6.35, 2.23, 3.48, 2.33, 4.38, 4.09, 2.52, 5.19, 2.39, 3.66, 2.29, 2.88)
+_MINOR = (6.33, 2.68, 3.52, 5.38, 2.60, 3.53, 2.54, 4.75, 3.98, 2.69, 3.34, 3.17)
+_A = 9
+
+
+def to_common_key(notes: np.ndarray) -> int:
+    """Semitones, -5 to 6, that bring music to C major, or, if it is in minor, to A minor.
+
+    Its key is the one whose profile correlates best with how long each pitch class sounds: the
+    algorithm of Krumhansl and Schmuckler, with the profiles of Krumhansl and Kessler ("Tracing the
+    dynamic changes in perceived tonal organization", Psychological Review, 1982; Krumhansl,
+    "Cognitive Foundations of Musical Pitch", 1990). Drums have none; nothing but drums stays.
+
+    Args:
+        notes: int32 [n, 6], columns as in NoteTable.notes.
+    """
+    pitched = notes[notes[:, PROGRAM] != DRUM_PROGRAM]
+    if not len(pitched):
+        return 0
+    sounding = np.bincount(
+        pitched[:, PITCH] % 12, pitched[:, DURATION].clip(1).astype(np.float64), minlength=12
+    )
+    # [2, 12, 12]: mode, tonic, pitch class
+    profiles = np.array([[np.roll(mode, k) for k in range(12)] for mode in (_MAJOR, _MINOR)])
+    profiles -= profiles.mean(axis=-1, keepdims=True)
+    fit = profiles @ (sounding - sounding.mean()) / np.linalg.norm(profiles, axis=-1)
+    minor, tonic = np.unravel_index(fit.argmax(), fit.shape)
+    return int((minor * _A - tonic + 5) % 12) - 5
+
+
+def moved(table: NoteTable, semitones: int) -> NoteTable:
+    """The music in another key: all pitched notes higher by so many semitones, -11 to 11.
+
+    Notes that would leave the pitches 0 to 127 are moved an octave less far.
+    """
+    notes = table.notes.copy()
+    pitch = notes[:, PITCH] + semitones * (notes[:, PROGRAM] != DRUM_PROGRAM)
+    notes[:, PITCH] = pitch + 12 * (pitch < 0) - 12 * (pitch > 127)
+    return table.replace(notes=notes)
