@@ -301,6 +301,12 @@ class Config(Section):
             raise ValueError(f"system {self.system} has one base; only cross links two")
         if self.system not in ADAPTERS and (self.mask_rate or self.reference_mask_rate):
             raise ValueError(f"system {self.system} has no span masking; leave its rates at 0")
+        in_one_key = any(part.common_key for part in self.components)
+        if in_one_key and self.pitch_shift == SHIFT_LIMITS:
+            raise ValueError(
+                "common_key brings songs to one key, and pitch_shift takes them to all; "
+                "give pitch_shift=false, or a few semitones"
+            )
         if isinstance(self.adapter, CocoMulla):
             longest = self.window // min(self.compress.reference, self.compress.target)
             if longest > self.adapter.steps:

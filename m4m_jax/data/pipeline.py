@@ -112,7 +112,7 @@ class _Views:
         if self.on_bars:
             starts = windows.whole_bars(table, self.window, self.task.compress.stride)
         if self.task.common_key:
-            shifts = windows.key_shift(table, written if given is None else given)
+            shifts = windows.key_range(table, written if given is None else given, self.shifts)
         else:
             shifts = windows.shift_range(table, self.shifts)
         song = _Song(table.length, starts, shifts, reference, target)

@@ -12,7 +12,7 @@ from m4m_jax.music.keys import to_common_key
 from m4m_jax.music.labels import bar_lines
 from m4m_jax.music.notes import DRUM_PROGRAM, PITCH, PROGRAM, STEP, TRACK, NoteTable
 from m4m_jax.music.parts import selected_tracks
-from m4m_jax.music.reduction import harmonic_reduction, in_close_position
+from m4m_jax.music.reduction import harmonic_reduction, moved_within_octaves
 from m4m_jax.music.simunote import pitch_shift_range, to_rows
 from m4m_jax.music.tasks import Task
 
@@ -105,14 +105,15 @@ def shift_range(table: NoteTable, limits: tuple[int, int]) -> tuple[int, int]:
     return max(low, limits[0]), min(high, limits[1])
 
 
-def key_shift(table: NoteTable, tracks: np.ndarray) -> tuple[int, int]:
-    """Return the semitones that bring a song to the common key, twice: as a `shift_range`.
+def key_range(table: NoteTable, tracks: np.ndarray, limits: tuple[int, int]) -> tuple[int, int]:
+    """Return the `shift_range` of a song around the common key: 0 of `limits` is that key.
 
-    tracks: bool [tracks], whose key it is. A song whose notes do not allow it stays as it is.
+    tracks: bool [tracks], whose key is the song's. A song whose notes do not allow any of it stays
+    as it is.
     """
-    low, high = pitch_shift_range(table.notes)
-    shift = to_common_key(shown(table.notes, tracks))
-    return (shift, shift) if low <= shift <= high else (0, 0)
+    key = to_common_key(shown(table.notes, tracks))
+    low, high = shift_range(table, (key + limits[0], key + limits[1]))
+    return (low, high) if low <= high else (0, 0)
 
 
 def whole_bars(table: NoteTable, window: int, stride: int = 1) -> np.ndarray:
@@ -177,6 +178,8 @@ def cut(notes: np.ndarray, where: Draw, window: int, *, close_position: bool = F
     step = notes[:, STEP] - where.start
     part = notes[(step >= 0) & (step < window)]
     part[:, STEP] -= where.start
+    if close_position:
+        return moved_within_octaves(part, where.shift)
     if where.shift:
         part[:, PITCH] += where.shift * (part[:, PROGRAM] != DRUM_PROGRAM)
-    return in_close_position(part) if close_position else part
+    return part

@@ -20,7 +20,6 @@ from m4m_jax.music.notes import (
 _PIANO = Track("piano", 0)
 _LOUDNESS = 90
 _BASS, _CHORD = 36, 60  # the C of the bass's octave, and of the others'
-_BETWEEN = 54  # above every bass and below every other note, moved by -5 to 6 semitones
 
 
 def harmonic_reduction(notes: np.ndarray, length: int) -> np.ndarray:
@@ -51,11 +50,11 @@ def harmonic_reduction(notes: np.ndarray, length: int) -> np.ndarray:
     return struck[first]
 
 
-def in_close_position(reduced: np.ndarray) -> np.ndarray:
-    """A reduction [m, 6] that was moved by -5 to 6 semitones, each note back in its octave."""
+def moved_within_octaves(reduced: np.ndarray, semitones: int) -> np.ndarray:
+    """The reduction [m, 6] of a song that is moved in pitch, from that of the song."""
     moved = reduced.copy()
-    octave = np.where(reduced[:, PITCH] < _BETWEEN, _BASS, _CHORD)
-    moved[:, PITCH] = octave + reduced[:, PITCH] % 12
+    octave = np.where(reduced[:, PITCH] < _CHORD, _BASS, _CHORD)
+    moved[:, PITCH] = octave + (reduced[:, PITCH] + semitones) % 12
     return moved[np.lexsort((moved[:, PITCH], moved[:, STEP]))]
 
 

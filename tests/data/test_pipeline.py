@@ -408,7 +408,7 @@ def test_harmony_is_heard_in_windows_as_in_whole_songs():
 def test_windows_are_moved_to_the_common_key(train, reference, key_of):
     """That of the reference, or of the target where there is none."""
     task = Task("t", "", reference, "track-0", max_notes=4, common_key=True)
-    batch = data.dataset(SONGS, task, train=train, **OPTIONS)[1]
+    batch = data.dataset(SONGS, task, train=train, pitch_shift=(0, 0), **OPTIONS)[1]
     keys = []
     for b, (index, start, shift) in enumerate(
         zip(batch["song"], batch["start"], batch["shift"], strict=True)
@@ -426,9 +426,13 @@ def test_a_song_that_has_no_room_stays_in_its_key():
     notes[[0, -1], 2] = 0, 127
     table = SONGS[0].replace(notes=notes)
     task = dataclasses.replace(PAIR, common_key=True)
-    assert windows.key_shift(SONGS[0], *windows.parts(SONGS[0], task)[:1]) != (0, 0)
-    assert windows.key_shift(table, *windows.parts(table, task)[:1]) == (0, 0)
-    assert set(data.dataset([table], task, **OPTIONS)[0]["shift"].tolist()) == {0}
+    reference, _ = windows.parts(table, task)
+    key = to_common_key(SONGS[0].notes[reference[SONGS[0].notes[:, 5]]])
+    assert key
+    assert windows.key_range(SONGS[0], reference, (-1, 2)) == (key - 1, key + 2)
+    assert windows.key_range(table, reference, (0, 0)) == (0, 0)
+    options = OPTIONS | {"pitch_shift": (0, 0)}
+    assert set(data.dataset([table], task, **options)[0]["shift"].tolist()) == {0}
 
 
 def test_each_component_of_a_mixture_has_epochs_of_its_own():
