@@ -106,7 +106,8 @@ def generate(
         )
     given, heard, prompt = _given(song, card, reference, name), None, None
     begun = _begun(song, card, prompt_steps, name)
-    key = to_common_key((begun if card.reference is None else given).notes) * card.common_key
+    known = begun if card.reference is None else given
+    key = to_common_key(known.notes) if card.common_key else 0
     if card.reference is not None:
         read = _heard(moved(given, key), card, name)
         heard = _tokens(read, card, card.compress.reference, vocabulary)

@@ -106,16 +106,17 @@ def nll(
 ) -> tuple[float, int]:
     """The NLL of a part's tokens from step `skip` on, summed up in nats, and their number."""
     ratios = model.card.compress
-    if model.card.common_key:
-        key = to_common_key((part if reference is None else reference).notes)
-        part, reference = moved(part, key), None if reference is None else moved(reference, key)
+    read = None if model.card.system == "lm" else reference
+    key = to_common_key((read or part).notes) if model.card.common_key else 0
+    part = moved(part, key)
     lead = -_first_start(model, part)
     target = _windows(model, part, part.length, ratios.target, lead)
     given = None
-    if model.card.system != "lm" and reference is not None:
+    if read is not None:
+        read = moved(read, key)
         if model.card.harmonic_reduction:
-            reference = reduced(reference)
-        given = _windows(model, reference, part.length, ratios.reference, lead)
+            read = reduced(read)
+        given = _windows(model, read, part.length, ratios.reference, lead)
     counted = slice(-(-(lead + skip) // ratios.target), -(-(lead + part.length) // ratios.target))
     found = [np.zeros((0, target.shape[-1]))]
     for start in range(0, len(target), _BATCH):
