@@ -65,6 +65,7 @@ Starts = Literal["anywhere", "bars"]
 """Where windows begin: at any step, as those of the published models; or where songs begin too."""
 
 SHIFT_LIMITS = (-5, 6)
+_FEW = 5  # semitones that songs of a common key may be moved around it, from lowest to highest
 """Semitones that training may move a window by, as the published models were trained."""
 
 
@@ -302,11 +303,19 @@ class Config(Section):
         if self.system not in ADAPTERS and (self.mask_rate or self.reference_mask_rate):
             raise ValueError(f"system {self.system} has no span masking; leave its rates at 0")
         in_one_key = any(part.common_key for part in self.components)
-        if in_one_key and self.pitch_shift == SHIFT_LIMITS:
+        if in_one_key and self.pitch_shift[1] - self.pitch_shift[0] > _FEW:
             raise ValueError(
-                "common_key brings songs to one key, and pitch_shift takes them to all; "
-                "give pitch_shift=false, or a few semitones"
+                "common_key brings songs to one key, and pitch_shift takes them to many; "
+                f"give pitch_shift=false, or a range of {_FEW} semitones at most"
             )
+        for task in {part.task for part in self.components}:
+            alike = [part for part in self.components if part.task == task]
+            for option in ("harmonic_reduction", "common_key"):
+                if len({bool(getattr(part, option)) for part in alike}) > 1:
+                    raise ValueError(
+                        f"components of task {task} differ in {option}; a model has one way to read"
+                        " the songs of a task"
+                    )
         if isinstance(self.adapter, CocoMulla):
             longest = self.window // min(self.compress.reference, self.compress.target)
             if longest > self.adapter.steps:

@@ -204,7 +204,11 @@ def test_unknown_keys_are_refused_with_the_nearest(file):
         ("base=[a, b]", "system lm has one base; only cross links two"),
         ("adapter.tune=all", "system lm has no adapter; leave its options out"),
         ("mask_rate=0.1", "system lm has no span masking"),
-        ("common_key=true", "pitch_shift takes them to all; give pitch_shift=false, or a few"),
+        ("common_key=true", "pitch_shift takes them to many; give pitch_shift=false, or a range"),
+        (
+            "mixture=[{}, {harmonic_reduction: true, reference: all}]",
+            "components of task continuation differ in harmonic_reduction",
+        ),
         ("mixture=[{}, {common_key: true}]", "common_key brings songs to one key"),
         ("compress.reference=3", "compress.reference: a compression of 3 is no power of two"),
         ("compress={target: 0}", "compress.target: 0 is too small"),

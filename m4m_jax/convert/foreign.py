@@ -69,7 +69,7 @@ def card_of(
     or are others than the card's.
     """
     if file.card is not None:
-        said = {} if task is None else get_task(task).view
+        said = {} if task is None or task in file.card.tasks else get_task(task).view
         said |= {"max_notes": max_notes} if max_notes else {}
         card = file.card.model_copy(update=said)
         _check_bases(file, card.system, len(card.bases), bases)

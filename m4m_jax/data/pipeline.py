@@ -104,17 +104,14 @@ class _Views:
             if index in self._kept:
                 self._kept.move_to_end(index)
                 return self._kept[index]
-        table = self.source[index]
+        table = windows.in_key(self.source[index], self.task, self.names)
         given, written = windows.parts(table, self.task, self.names)
         reference = None if given is None else windows.heard(table, given, self.task)
         target = windows.shown(table.notes, written)
         starts = None
         if self.on_bars:
             starts = windows.whole_bars(table, self.window, self.task.compress.stride)
-        if self.task.common_key:
-            shifts = windows.key_range(table, written if given is None else given, self.shifts)
-        else:
-            shifts = windows.shift_range(table, self.shifts)
+        shifts = windows.shift_range(table, self.shifts)
         song = _Song(table.length, starts, shifts, reference, target)
         with self._lock:
             if index not in self._kept:
@@ -168,7 +165,7 @@ class _DrawWindow:
         }
         if song.reference is not None:
             element["reference"] = tokens(
-                song.reference, task.compress.reference, close_position=task.harmonic_reduction
+                song.reference, task.compress.reference, reduced=task.harmonic_reduction
             )
         return element
 
@@ -199,7 +196,8 @@ def stream(
         max_notes: notes that a step holds, N; when `None`, the most of the components' tasks.
         vocabulary: how rows become tokens.
         train: whether windows are moved in pitch; those of validation are not.
-        pitch_shift: the lowest and highest number of semitones that they are moved by.
+        pitch_shift: the lowest and highest number of semitones that they are moved by, from the
+            key that the task has a song in.
         pad_short: whether songs shorter than the window are filled up with empty rows; otherwise
             they are left out.
         starts: where windows begin: `anywhere`, or on the songs' `bars`; that of a song which

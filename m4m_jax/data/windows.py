@@ -8,13 +8,13 @@ from typing import NamedTuple
 import numpy as np
 
 from m4m_jax.music.compression import compress_rows
-from m4m_jax.music.keys import to_common_key
-from m4m_jax.music.labels import bar_lines
+from m4m_jax.music.keys import moved, to_common_key
+from m4m_jax.music.labels import bar_lines, revoiced
 from m4m_jax.music.notes import DRUM_PROGRAM, PITCH, PROGRAM, STEP, TRACK, NoteTable
 from m4m_jax.music.parts import selected_tracks
 from m4m_jax.music.reduction import harmonic_reduction, moved_within_octaves
 from m4m_jax.music.simunote import pitch_shift_range, to_rows
-from m4m_jax.music.tasks import Task
+from m4m_jax.music.tasks import ANALYSIS, Task
 
 
 class View(NamedTuple):
@@ -55,6 +55,27 @@ def parts(
     return (reference[0] if reference else None), target
 
 
+def in_key(table: NoteTable, task: Task, names: Mapping[str, str] | None = None) -> NoteTable:
+    """Return a song in the key that a task has it in: its own, or the common one.
+
+    That is by the key of the reference, or of the target where there is none. Chords of an
+    analysis, which are labels, keep the octave that labels have.
+
+    Raises:
+        M4MError: the song has no such part.
+    """
+    if not task.common_key:
+        return table
+    reference, target = parts(table, task, names)
+    known = shown(table.notes, target if reference is None else reference)
+    song = moved(table, to_common_key(known))
+    if task.name == ANALYSIS:
+        chords = revoiced(song.replace(notes=shown(song.notes, target)))
+        rest = shown(song.notes, ~target)
+        song = song.replace(notes=np.concatenate([chords.notes, rest]))
+    return song
+
+
 def view(
     table: NoteTable,
     task: Task,
@@ -78,6 +99,7 @@ def view(
     def rows(notes: np.ndarray, ratio: int) -> np.ndarray:
         return compress_rows(to_rows(notes, table.length, count, dedup=task.dedup), ratio)
 
+    table = in_key(table, task, names)
     reference, target = parts(table, task, names)
     given = None
     if reference is not None:
@@ -103,17 +125,6 @@ def shift_range(table: NoteTable, limits: tuple[int, int]) -> tuple[int, int]:
     """
     low, high = pitch_shift_range(table.notes)
     return max(low, limits[0]), min(high, limits[1])
-
-
-def key_range(table: NoteTable, tracks: np.ndarray, limits: tuple[int, int]) -> tuple[int, int]:
-    """Return the `shift_range` of a song around the common key: 0 of `limits` is that key.
-
-    tracks: bool [tracks], whose key is the song's. A song whose notes do not allow any of it stays
-    as it is.
-    """
-    key = to_common_key(shown(table.notes, tracks))
-    low, high = shift_range(table, (key + limits[0], key + limits[1]))
-    return (low, high) if low <= high else (0, 0)
 
 
 def whole_bars(table: NoteTable, window: int, stride: int = 1) -> np.ndarray:
@@ -160,7 +171,7 @@ def draw(
     return Draw(start, int(rng.integers(shifts[0], shifts[1] + 1)))
 
 
-def cut(notes: np.ndarray, where: Draw, window: int, *, close_position: bool = False) -> np.ndarray:
+def cut(notes: np.ndarray, where: Draw, window: int, *, reduced: bool = False) -> np.ndarray:
     """Cut a window out of a song's notes and move it in pitch; drums stay.
 
     The rows of these notes are those that the whole song has there, since rows do not depend on
@@ -170,7 +181,7 @@ def cut(notes: np.ndarray, where: Draw, window: int, *, close_position: bool = F
         notes: int32 [n, 6], columns as in NoteTable.notes.
         where: the window's start and its shift.
         window: its length in steps.
-        close_position: whether they are a harmonic reduction, whose notes stay in their octaves.
+        reduced: whether they are a harmonic reduction, whose notes stay in their octaves.
 
     Returns:
         int32 [m, 6], steps counted from the window's start.
@@ -178,7 +189,7 @@ def cut(notes: np.ndarray, where: Draw, window: int, *, close_position: bool = F
     step = notes[:, STEP] - where.start
     part = notes[(step >= 0) & (step < window)]
     part[:, STEP] -= where.start
-    if close_position:
+    if reduced:
         return moved_within_octaves(part, where.shift)
     if where.shift:
         part[:, PITCH] += where.shift * (part[:, PROGRAM] != DRUM_PROGRAM)

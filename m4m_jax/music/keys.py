@@ -40,7 +40,7 @@ def to_common_key(notes: np.ndarray) -> int:
 def moved(table: NoteTable, semitones: int) -> NoteTable:
     """The music in another key: all pitched notes higher by so many semitones, -11 to 11.
 
-    Notes that would leave the pitches 0 to 127 are moved an octave less far.
+    Notes that would leave the pitches 0 to 127 go to the next octave within them.
     """
     notes = table.notes.copy()
     pitch = notes[:, PITCH] + semitones * (notes[:, PROGRAM] != DRUM_PROGRAM)

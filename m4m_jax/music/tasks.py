@@ -22,8 +22,8 @@ class Task:
         max_notes: Notes that a step holds, N.
         dedup: Whether notes equal in program, step and pitch are made one.
         harmonic_reduction: Whether of the reference only the harmony is read (`reduction`).
-        common_key: Whether songs are moved to C major or A minor, whatever key what is given, or
-            without a reference the target, is in (`keys`).
+        common_key: Whether songs are transposed to C major or A minor, from the key of the
+            reference, or of the target where there is none (`keys`).
         compress: Ratios of the two streams.
         temperature, top_p: How targets are drawn where nothing else is said (`as_drawn`).
     """
@@ -45,6 +45,8 @@ class Task:
             raise M4MError(f"task {self.name} has no reference to compress")
         if self.reference is None and self.harmonic_reduction:
             raise M4MError(f"task {self.name} has no reference to reduce")
+        if self.common_key and self.reference == "drum":
+            raise M4MError(f"task {self.name} is given drums, which have no key")
 
     @property
     def view(self) -> dict[str, Any]:

@@ -185,6 +185,7 @@ def test_what_the_user_says_leaves_the_rest_of_a_files_card(place, tmp_path):
     wanted = wanted.model_copy(update={"max_notes": 7})
     assert foreign.card_of(file, task="drums-to-others", max_notes=7) == wanted
     assert "no task" in refused(foreign.card_of, file, task="no-such-task")
+    assert foreign.card_of(file, task=own.task) == own
 
 
 def test_compression_is_told(place, tmp_path):
@@ -441,6 +442,8 @@ def test_what_peft_cannot_hold(place, tmp_path):
         ({"lm": {"encoder": "masked"}}, "its encoder masks PADs"),
         ({"adapter": {"heads": 8}}, "links are not of width 256 and 4 heads"),
         ({"adapter": {"lora": {"alpha": 8.0}}}, "its alpha is not twice the rank"),
+        ({"common_key": True}, "it reads and writes in a common key"),
+        ({"harmonic_reduction": True}, "it reads a harmonic reduction"),
     ],
 )
 def test_only_what_it_knows_becomes_a_checkpoint(place, tmp_path, changes, words):
@@ -448,6 +451,9 @@ def test_only_what_it_knows_becomes_a_checkpoint(place, tmp_path, changes, words
     commands.to_flax(place / "cross.ckpt", folder, [place / "base.ckpt"])
     fields = json.loads((folder / "model.json").read_text())
     for part, change in changes.items():
+        if not isinstance(change, dict):
+            fields[part] = change
+            continue
         for key, value in change.items():
             fields[part][key] = fields[part][key] | value if isinstance(value, dict) else value
     (folder / "model.json").write_text(json.dumps(fields))

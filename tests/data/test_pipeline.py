@@ -24,6 +24,8 @@ from m4m_jax.music import (
     write_midi,
 )
 from m4m_jax.music.keys import moved, to_common_key
+from m4m_jax.music.labels import Label, beats_to_notes, chord_label, chords_to_notes
+from m4m_jax.music.notes import NoteTable
 from tests.datasets.music import song
 
 PAIR = Task("pair", "", "track-1", "track-0", max_notes=4)
@@ -405,34 +407,48 @@ def test_harmony_is_heard_in_windows_as_in_whole_songs():
 
 @pytest.mark.parametrize("train", [True, False])
 @pytest.mark.parametrize(("reference", "key_of"), [("track-1", 1), (None, 0)])
-def test_windows_are_moved_to_the_common_key(train, reference, key_of):
-    """That of the reference, or of the target where there is none."""
+def test_windows_are_in_the_common_key(train, reference, key_of):
+    """That of the reference, or of the target where there is none, and shifts are from there."""
     task = Task("t", "", reference, "track-0", max_notes=4, common_key=True)
-    batch = data.dataset(SONGS, task, train=train, pitch_shift=(0, 0), **OPTIONS)[1]
-    keys = []
+    batch = data.dataset(SONGS, task, train=train, pitch_shift=(0, 2), **OPTIONS)[1]
+    assert set(batch["shift"].tolist()) <= ({0, 1, 2} if train else {0})
+    assert batch["shift"].any() == train
+    keys = set()
     for b, (index, start, shift) in enumerate(
         zip(batch["song"], batch["start"], batch["shift"], strict=True)
     ):
-        table = SONGS[index]
-        keys.append(to_common_key(table.notes[table.notes[:, 5] == key_of]))
-        assert shift == keys[-1]
-        rows = windows.view(moved(table, int(shift)), task).target
-        assert np.array_equal(batch["target"][b], to_tokens(rows[start : start + 100]))
-    assert len(set(keys)) > 1
+        key = to_common_key(SONGS[index].notes[SONGS[index].notes[:, 5] == key_of])
+        there = moved(moved(SONGS[index], key), int(shift))
+        for name, rows in (
+            windows.view(there, dataclasses.replace(task, common_key=False))._asdict().items()
+        ):
+            if rows is not None:
+                assert np.array_equal(batch[name][b], to_tokens(rows[start : start + 100]))
+        keys.add(key)
+    assert len(keys) > 1
 
 
-def test_a_song_that_has_no_room_stays_in_its_key():
-    notes = SONGS[0].notes.copy()
-    notes[[0, -1], 2] = 0, 127
-    table = SONGS[0].replace(notes=notes)
-    task = dataclasses.replace(PAIR, common_key=True)
-    reference, _ = windows.parts(table, task)
-    key = to_common_key(SONGS[0].notes[reference[SONGS[0].notes[:, 5]]])
-    assert key
-    assert windows.key_range(SONGS[0], reference, (-1, 2)) == (key - 1, key + 2)
-    assert windows.key_range(table, reference, (0, 0)) == (0, 0)
-    options = OPTIONS | {"pitch_shift": (0, 0)}
-    assert set(data.dataset([table], task, **options)[0]["shift"].tolist()) == {0}
+def test_chords_of_an_analysis_keep_their_octave():
+    """In whatever key a song is, what is learned of it in the common key is the same."""
+    task = dataclasses.replace(
+        get_task("analysis"), common_key=True, harmonic_reduction=True, max_notes=8
+    )
+    music = song(0, tracks=2)
+    labels = [Label(k, k + 1.0, f"{root}:min7/b3") for k, root in enumerate(("C", "F", "Ab", "B"))]
+    views = []
+    for shift in range(-4, 5):
+        there = [
+            Label(one.start, one.end, chord_label((root + shift) % 12, "min7", 3))
+            for one, root in zip(labels, (0, 5, 8, 11), strict=True)
+        ]
+        chords, _ = chords_to_notes(there, music)
+        table = NoteTable.concat([beats_to_notes(music), chords, moved(music, shift)])
+        views.append(windows.view(table, task))
+    for found in views[1:]:
+        for rows, expected in zip(found, views[0], strict=True):
+            assert np.array_equal(rows, expected)
+    bass = [row[row[:, 0] < 127, 1].min() for row in views[0].target if (row[:, 0] < 127).any()]
+    assert 48 <= min(bass) <= max(bass) < 60
 
 
 def test_each_component_of_a_mixture_has_epochs_of_its_own():

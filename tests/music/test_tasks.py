@@ -39,6 +39,12 @@ def test_compression_is_of_a_stream_that_is_there():
         dataclasses.replace(get_task("continuation"), compress=Compression(reference=2))
 
 
+def test_drums_have_no_key():
+    assert dataclasses.replace(get_task("others-to-drums"), common_key=True).common_key
+    with pytest.raises(M4MError, match="drums-to-others is given drums, which have no key"):
+        dataclasses.replace(get_task("drums-to-others"), common_key=True)
+
+
 def test_a_harmonic_reduction_is_of_a_reference():
     assert dataclasses.replace(get_task("copy"), harmonic_reduction=True).harmonic_reduction
     with pytest.raises(M4MError, match="task continuation has no reference to reduce"):
