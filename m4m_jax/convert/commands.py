@@ -131,7 +131,7 @@ def hyper_parameters(card: Card) -> dict[str, Any]:
 def check_public(card: Card, path: epath.PathLike) -> None:
     """M4MError where the public implementation would run a model otherwise, or not at all."""
     lora: LoRAConfig | None = getattr(card.adapter, "lora", None)
-    views = (card, *card.mixture)
+    views: list[Card | Part] = [card, *card.mixture]
     odd = {
         "it reads a harmonic reduction": any(view.harmonic_reduction for view in views),
         "it reads and writes in a common key": any(view.common_key for view in views),
