@@ -20,7 +20,7 @@ from m4m_jax.convert.weights import parameters_of, tensors_of
 from m4m_jax.errors import M4MError
 from m4m_jax.files import check_place
 from m4m_jax.models import parameters
-from m4m_jax.models.card import Base, Card
+from m4m_jax.models.card import Base, Card, Part
 from m4m_jax.models.cross import CrossConfig
 from m4m_jax.models.lora import LoRAConfig
 
