@@ -18,7 +18,7 @@ from m4m_jax.music.keys import moved, to_common_key
 from m4m_jax.music.notes import DRUM_PROGRAM, STEP, TRACK, NoteTable, Track, write_midi
 from m4m_jax.music.reduction import reduced
 from m4m_jax.music.simunote import Vocabulary, from_rows, from_tokens, to_rows, to_tokens
-from m4m_jax.music.tasks import ANALYSIS, UNKNOWN, as_drawn, get_task, written_name
+from m4m_jax.music.tasks import ANALYSIS, UNKNOWN, as_drawn, chords_of, get_task, written_name
 from m4m_jax.plot import piano_roll
 from m4m_jax.pretrained import Model
 from m4m_jax.sampling.sampler import well_formed
@@ -107,12 +107,13 @@ def generate(
     given, heard, prompt = _given(song, card, reference, name), None, None
     begun = _begun(song, card, prompt_steps, name)
     known = begun if card.reference is None else given
-    key = to_common_key(known.notes) if card.common_key else 0
+    key, chords = to_common_key(known.notes) if card.common_key else 0, chords_of(card.task)
     if card.reference is not None:
-        read = _heard(moved(given, key), card, name)
+        read = _heard(moved(given, key, chords=chords == "reference"), card, name)
         heard = _tokens(read, card, card.compress.reference, vocabulary)
     if prompt_steps:
-        prompt = _tokens(moved(begun, key), card, ratio, vocabulary)[: prompt_steps // ratio]
+        begun = moved(begun, key, chords=chords == "target")
+        prompt = _tokens(begun, card, ratio, vocabulary)[: prompt_steps // ratio]
     written = model.generate(
         heard,
         steps=-(-steps // ratio),
@@ -129,7 +130,7 @@ def generate(
     tables = [
         as_tracks(rows, song, label, vocabulary, ratio=ratio, steps=steps) for rows in written
     ]
-    return [(given, moved(table, -key)) for table in tables]
+    return [(given, moved(table, -key, chords=chords == "target")) for table in tables]
 
 
 def _given(song: NoteTable, card: Card, reference: str | None, name: str) -> NoteTable:

@@ -9,12 +9,12 @@ import numpy as np
 
 from m4m_jax.music.compression import compress_rows
 from m4m_jax.music.keys import moved, to_common_key
-from m4m_jax.music.labels import bar_lines, revoiced
+from m4m_jax.music.labels import bar_lines
 from m4m_jax.music.notes import DRUM_PROGRAM, PITCH, PROGRAM, STEP, TRACK, NoteTable
 from m4m_jax.music.parts import selected_tracks
 from m4m_jax.music.reduction import harmonic_reduction, moved_within_octaves
 from m4m_jax.music.simunote import pitch_shift_range, to_rows
-from m4m_jax.music.tasks import ANALYSIS, Task
+from m4m_jax.music.tasks import Task
 
 
 class View(NamedTuple):
@@ -58,8 +58,7 @@ def parts(
 def in_key(table: NoteTable, task: Task, names: Mapping[str, str] | None = None) -> NoteTable:
     """Return a song in the key that a task has it in: its own, or the common one.
 
-    That is by the key of the reference, or of the target where there is none. Chords of an
-    analysis, which are labels, keep the octave that labels have.
+    That is by the key of the reference, or of the target where there is none.
 
     Raises:
         M4MError: the song has no such part.
@@ -67,13 +66,16 @@ def in_key(table: NoteTable, task: Task, names: Mapping[str, str] | None = None)
     if not task.common_key:
         return table
     reference, target = parts(table, task, names)
-    known = shown(table.notes, target if reference is None else reference)
-    song = moved(table, to_common_key(known))
-    if task.name == ANALYSIS:
-        chords = revoiced(song.replace(notes=shown(song.notes, target)))
-        rest = shown(song.notes, ~target)
-        song = song.replace(notes=np.concatenate([chords.notes, rest]))
-    return song
+    key = to_common_key(shown(table.notes, target if reference is None else reference))
+    song = moved(table, key)
+    if task.chords is None:
+        return song
+    tracks = target if task.chords == "target" else reference
+    assert tracks is not None
+    chords = table.replace(notes=shown(table.notes, tracks))
+    notes = song.notes.copy()
+    notes[tracks[notes[:, TRACK]]] = moved(chords, key, chords=True).notes
+    return song.replace(notes=notes)
 
 
 def view(

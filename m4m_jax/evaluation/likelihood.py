@@ -13,11 +13,10 @@ from m4m_jax.errors import M4MError
 from m4m_jax.evaluation.scoring import Figures
 from m4m_jax.music.compression import compress_rows
 from m4m_jax.music.keys import moved, to_common_key
-from m4m_jax.music.labels import revoiced
 from m4m_jax.music.notes import NoteTable
 from m4m_jax.music.reduction import reduced
 from m4m_jax.music.simunote import to_rows, to_tokens
-from m4m_jax.music.tasks import ANALYSIS
+from m4m_jax.music.tasks import chords_of
 from m4m_jax.pretrained import Model, base_path, load
 from m4m_jax.sampling.songs import empty_rows, fill
 
@@ -110,14 +109,13 @@ def nll(
     ratios = model.card.compress
     read = None if model.card.system == "lm" else reference
     key = to_common_key((read or part).notes) if model.card.common_key else 0
-    part = moved(part, key)
-    if model.card.common_key and model.card.task == ANALYSIS:
-        part = revoiced(part)
+    chords = chords_of(model.card.task)
+    part = moved(part, key, chords=chords == "target")
     lead = -_first_start(model, part)
     target = _windows(model, part, part.length, ratios.target, lead)
     given = None
     if read is not None:
-        read = moved(read, key)
+        read = moved(read, key, chords=chords == "reference")
         if model.card.harmonic_reduction:
             read = reduced(read)
         given = _windows(model, read, part.length, ratios.reference, lead)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from m4m_jax.music.notes import DRUM_PROGRAM, DURATION, PITCH, PROGRAM, NoteTable
+from m4m_jax.music.notes import DRUM_PROGRAM, DURATION, PITCH, PROGRAM, STEP, NoteTable
 
 # How well each pitch class, counted from the tonic, fits a major and a minor key.
 _MAJOR = (6.35, 2.23, 3.48, 2.33, 4.38, 4.09, 2.52, 5.19, 2.39, 3.66, 2.29, 2.88)
@@ -37,12 +37,26 @@ def to_common_key(notes: np.ndarray) -> int:
     return int((minor * _A - tonic + 5) % 12) - 5
 
 
-def moved(table: NoteTable, semitones: int) -> NoteTable:
+def moved(table: NoteTable, semitones: int, *, chords: bool = False) -> NoteTable:
     """The music in another key: all pitched notes higher by so many semitones, -11 to 11.
 
     Notes that would leave the pitches 0 to 127 go to the next octave within them.
+
+    Args:
+        table: the music.
+        semitones: how far.
+        chords: whether it is block chords, each of which keeps its octave, that from C to B in
+            which its lowest note is, as chords of labels and of lead sheets are written. Notes that
+            start together are a chord.
     """
     notes = table.notes.copy()
-    pitch = notes[:, PITCH] + semitones * (notes[:, PROGRAM] != DRUM_PROGRAM)
-    notes[:, PITCH] = pitch + 12 * (pitch < 0) - 12 * (pitch > 127)
+    pitched = notes[:, PROGRAM] != DRUM_PROGRAM
+    step, pitch = notes[pitched, STEP], notes[pitched, PITCH]
+    way = np.full(table.length, semitones)
+    if chords:
+        lowest = np.full(table.length, 127)
+        np.minimum.at(lowest, step, pitch)
+        way = (lowest + semitones) % 12 - lowest % 12
+    pitch = pitch + way[step]
+    notes[pitched, PITCH] = pitch + 12 * (pitch < 0) - 12 * (pitch > 127)
     return table.replace(notes=notes)

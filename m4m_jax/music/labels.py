@@ -150,20 +150,6 @@ def chord_pitches(chord: Chord) -> list[int]:
     return sorted({bass, *(bass + (tone - chord.bass) % 12 for tone in chord.tones)})
 
 
-def revoiced(table: NoteTable) -> NoteTable:
-    """Block chords in the octave of `chord_pitches`, each as a whole; drums stay as they are.
-
-    What is transposed has its basses in another octave for every key.
-    """
-    notes = table.notes.copy()
-    pitched = notes[:, PROGRAM] != DRUM_PROGRAM
-    step, pitch = notes[pitched, STEP], notes[pitched, PITCH]
-    bass = np.full(table.length, 128)
-    np.minimum.at(bass, step, pitch)
-    notes[pitched, PITCH] = pitch + (_LOWEST + bass % 12 - bass)[step]
-    return table.replace(notes=notes)
-
-
 def name_chord(pitches: Iterable[int]) -> str:
     """Return a label of what sounds, in any octaves; `N` for nothing.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from m4m_jax.errors import M4MError
 from m4m_jax.music.compression import Compression
@@ -24,6 +24,7 @@ class Task:
         harmonic_reduction: Whether of the reference only the harmony is read (`reduction`).
         common_key: Whether songs are transposed to C major or A minor, from the key of the
             reference, or of the target where there is none (`keys`).
+        chords: Which part is block chords, which keep their octave in the common key.
         compress: Ratios of the two streams.
         temperature, top_p: How targets are drawn where nothing else is said (`as_drawn`).
     """
@@ -36,6 +37,7 @@ class Task:
     dedup: bool = False
     harmonic_reduction: bool = False
     common_key: bool = False
+    chords: Literal["reference", "target"] | None = None
     compress: Compression = field(default_factory=Compression)
     temperature: float = 1.0
     top_p: float = 1.0
@@ -76,6 +78,7 @@ TASKS: dict[str, Task] = {
             "track-1",
             "track-0",
             8,
+            chords="reference",
             temperature=0.7,
         ),
         Task(
@@ -84,15 +87,37 @@ TASKS: dict[str, Task] = {
             "track-0",
             "track-1",
             8,
+            chords="target",
             temperature=0.2,
         ),
         Task(
             "drums-to-others", "all other parts to given drums", "drum", "nondrum", 16, dedup=True
         ),
         Task("others-to-drums", "drums to all other parts", "nondrum", "drum", 16, dedup=True),
-        Task("song-to-chord", "the chords of a song, recognised", "track-0", "track-1", 16),
-        Task("chord-to-song", "a song on given chords: accompaniment", "track-1", "track-0", 16),
-        Task(ANALYSIS, "beats and chords of a song", "from-2", "upto-1", temperature=0.0),
+        Task(
+            "song-to-chord",
+            "the chords of a song, recognised",
+            "track-0",
+            "track-1",
+            16,
+            chords="target",
+        ),
+        Task(
+            "chord-to-song",
+            "a song on given chords: accompaniment",
+            "track-1",
+            "track-0",
+            16,
+            chords="reference",
+        ),
+        Task(
+            ANALYSIS,
+            "beats and chords of a song",
+            "from-2",
+            "upto-1",
+            chords="target",
+            temperature=0.0,
+        ),
         Task("random-split", "some tracks to the others, drawn by lot", "random-0", "random-1"),
         Task(
             "density-split",
@@ -114,6 +139,11 @@ UNKNOWN = "unknown"
 def written_name(task: str) -> str:
     """The name of the tracks that are written for a task."""
     return task.partition("-to-")[2] or "generated"
+
+
+def chords_of(task: str) -> Literal["reference", "target"] | None:
+    """Which part of the task of that name is block chords; none where the task is not known."""
+    return TASKS[task].chords if task in TASKS else None
 
 
 def as_drawn(

@@ -217,9 +217,9 @@ def test_likelihoods_in_the_common_key(place, name):
     expected = nll(trained, part, given)
     key = to_common_key((part if given is None else given).notes)
     for shift in (key - 3, key + 2):
-        there = None if given is None else moved(given, shift)
+        there = None if given is None else moved(given, shift, chords=True)
         assert nll(trained, moved(part, shift), there) == expected
-    there = None if given is None else moved(given, key)
+    there = None if given is None else moved(given, key, chords=True)
     assert nll(model, moved(part, key), there) == expected != nll(model, part, given)
 
 

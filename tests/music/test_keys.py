@@ -59,6 +59,22 @@ def test_drums_do_not_move(table, shift):
     assert ((found[:, 2] >= 0) & (found[:, 2] < 128)).all()
 
 
+@given(tables(), st.integers(-5, 6))
+def test_chords_keep_their_octave(table, shift):
+    pitched = table.notes[:, 3] != DRUM_PROGRAM
+    notes = table.notes[(table.notes[:, 2] < 116) | ~pitched]
+    song, pitched = table.replace(notes=notes), notes[:, 3] != DRUM_PROGRAM
+    there = moved(song, shift, chords=True)
+    assert moved(there, -shift, chords=True) == song
+    assert np.array_equal(there.notes[~pitched], notes[~pitched])
+    for step in set(notes[pitched, 0].tolist()):
+        chord = pitched & (notes[:, 0] == step)
+        before, after = notes[chord, 2], there.notes[chord, 2]
+        assert len(set((after - before).tolist())) == 1
+        assert (after[0] - before[0] - shift) % 12 == 0
+        assert after.min() // 12 == before.min() // 12
+
+
 def test_notes_stay_within_midis_pitches():
     notes = np.array([[0, 1, 2, 0, 90, 0], [0, 1, 125, 0, 90, 0]], np.int32)
     table = NoteTable(notes, (Track("", 0),), 4)
