@@ -65,8 +65,9 @@ Starts = Literal["anywhere", "bars"]
 """Where windows begin: at any step, as those of the published models; or where songs begin too."""
 
 SHIFT_LIMITS = (-5, 6)
-_FEW = 5  # semitones that songs of a common key may be moved around it, from lowest to highest
 """Semitones that training may move a window by, as the published models were trained."""
+
+_FEW = 5  # semitones that songs of a common key may be moved around it, from lowest to highest
 
 
 def _shifts(value: Any) -> Any:

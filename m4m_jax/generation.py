@@ -14,7 +14,7 @@ from m4m_jax.models.card import Card
 from m4m_jax.music.compression import compress_rows, stretch
 from m4m_jax.music.inspect import select_notes
 from m4m_jax.music.instruments import checked_program
-from m4m_jax.music.keys import moved, to_common_key
+from m4m_jax.music.keys import in_common_key, moved
 from m4m_jax.music.notes import DRUM_PROGRAM, STEP, TRACK, NoteTable, Track, write_midi
 from m4m_jax.music.reduction import reduced
 from m4m_jax.music.simunote import Vocabulary, from_rows, from_tokens, to_rows, to_tokens
@@ -105,14 +105,13 @@ def generate(
             f"{name}: there is no prompt of {prompt_steps} steps in a song of {song.length}"
         )
     given, heard, prompt = _given(song, card, reference, name), None, None
-    begun = _begun(song, card, prompt_steps, name)
-    known = begun if card.reference is None else given
-    key, chords = to_common_key(known.notes) if card.common_key else 0, chords_of(card.task)
-    if card.reference is not None:
-        read = _heard(moved(given, key, chords=chords == "reference"), card, name)
-        heard = _tokens(read, card, card.compress.reference, vocabulary)
+    read, begun = given if card.reference else None, _begun(song, card, prompt_steps, name)
+    key, chords = 0, chords_of(card.task)
+    if card.common_key:
+        read, begun, key = in_common_key(read, begun, chords)
+    if read is not None:
+        heard = _tokens(_heard(read, card, name), card, card.compress.reference, vocabulary)
     if prompt_steps:
-        begun = moved(begun, key, chords=chords == "target")
         prompt = _tokens(begun, card, ratio, vocabulary)[: prompt_steps // ratio]
     written = model.generate(
         heard,

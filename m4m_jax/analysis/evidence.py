@@ -7,8 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from m4m_jax.music.notes import DRUM_PROGRAM, DURATION, PITCH, PROGRAM, STEP, NoteTable
-
-_SILENT = 128  # above every pitch
+from m4m_jax.music.sounding import SILENT, sounding
 
 # A high note is more often a melody's than a chord's: its weight falls from 1 to the least between
 # so many semitones above the median of what sounds.
@@ -40,7 +39,7 @@ def harmony(song: NoteTable) -> Harmony:
     weight = np.interp(pitch - middle, [_LOW, _HIGH], [1, _LEAST])
     chroma, bass = np.zeros((2, song.length, 12))
     np.add.at(chroma, (steps, pitch % 12), weight)
-    heard = np.flatnonzero(lowest < _SILENT)
+    heard = np.flatnonzero(lowest < SILENT)
     bass[heard, lowest[heard] % 12] = 1
     return Harmony(chroma, bass)
 
@@ -62,7 +61,7 @@ def accents(song: NoteTable) -> np.ndarray:
     low = notes[:, PITCH] == lowest[onset]
     bass[onset[low]] = 1
     bass *= np.interp(np.median(notes[:, PITCH]) - lowest, [_LOW, _HIGH], [0, 1])
-    bass *= lowest != np.append(_SILENT, lowest[:-1])
+    bass *= lowest != np.append(SILENT, lowest[:-1])
     chroma = harmony(song).chroma
     kicks, snares, crashes = (_hits(song, drums) for drums in (_KICKS, _SNARES, _CRASHES))
     backbeat = np.append(snares[_BACKBEAT:], np.zeros(min(_BACKBEAT, song.length)))
@@ -92,12 +91,7 @@ def novelty(chroma: np.ndarray, width: int) -> np.ndarray:
 def _sounding(song: NoteTable) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Pitched notes once for every step that they sound, those steps, and the lowest pitch [T]."""
     notes = song.notes[song.notes[:, PROGRAM] != DRUM_PROGRAM]
-    duration = np.minimum(notes[:, DURATION].clip(1), song.length - notes[:, STEP])
-    first = np.cumsum(duration) - duration
-    each = np.repeat(np.arange(len(notes)), duration)
-    steps = notes[each, STEP] + np.arange(len(each)) - first[each]
-    lowest = np.full(song.length, _SILENT)
-    np.minimum.at(lowest, steps, notes[each, PITCH])
+    each, steps, lowest = sounding(notes, song.length)
     return notes[each], steps, lowest
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from m4m_jax.data.windows import heard, parts, shown
+from m4m_jax.data.windows import streams
 from m4m_jax.datasets.records import METADATA_FILE
 from m4m_jax.errors import M4MError
 from m4m_jax.files import atomic_path
@@ -206,8 +206,8 @@ def _load(path: epath.Path, task: Task) -> Survey:
 
 
 def _has_empty_part(table: NoteTable, task: Task, names: Mapping[str, str] | None) -> bool:
-    reference, target = parts(table, task, names)
-    found = [(shown(table.notes, target), task.compress.target)]
+    reference, target = streams(table, task, names)
+    found = [(target, task.compress.target)]
     if reference is not None:
-        found.append((heard(table, reference, task), task.compress.reference))
+        found.append((reference, task.compress.reference))
     return not all((notes[:, STEP] % ratio == 0).any() for notes, ratio in found)

@@ -104,14 +104,14 @@ class _Views:
             if index in self._kept:
                 self._kept.move_to_end(index)
                 return self._kept[index]
-        table = windows.in_key(self.source[index], self.task, self.names)
-        given, written = windows.parts(table, self.task, self.names)
-        reference = None if given is None else windows.heard(table, given, self.task)
-        target = windows.shown(table.notes, written)
+        table = self.source[index]
+        reference, target = windows.streams(table, self.task, self.names)
         starts = None
         if self.on_bars:
             starts = windows.whole_bars(table, self.window, self.task.compress.stride)
-        shifts = windows.shift_range(table, self.shifts)
+        # All notes of a song, not only those of the task's parts; and its parts in their key.
+        room = [notes for notes in (table.notes, reference, target) if notes is not None]
+        shifts = windows.shift_range(np.concatenate(room), self.shifts)
         song = _Song(table.length, starts, shifts, reference, target)
         with self._lock:
             if index not in self._kept:
@@ -165,7 +165,7 @@ class _DrawWindow:
         }
         if song.reference is not None:
             element["reference"] = tokens(
-                song.reference, task.compress.reference, reduced=task.harmonic_reduction
+                song.reference, task.compress.reference, is_reduction=task.harmonic_reduction
             )
         return element
 

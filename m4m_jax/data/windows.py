@@ -8,11 +8,11 @@ from typing import NamedTuple
 import numpy as np
 
 from m4m_jax.music.compression import compress_rows
-from m4m_jax.music.keys import moved, to_common_key
+from m4m_jax.music.keys import in_common_key
 from m4m_jax.music.labels import bar_lines
 from m4m_jax.music.notes import DRUM_PROGRAM, PITCH, PROGRAM, STEP, TRACK, NoteTable
 from m4m_jax.music.parts import selected_tracks
-from m4m_jax.music.reduction import harmonic_reduction, moved_within_octaves
+from m4m_jax.music.reduction import moved_within_octaves, reduced
 from m4m_jax.music.simunote import pitch_shift_range, to_rows
 from m4m_jax.music.tasks import Task
 
@@ -55,27 +55,25 @@ def parts(
     return (reference[0] if reference else None), target
 
 
-def in_key(table: NoteTable, task: Task, names: Mapping[str, str] | None = None) -> NoteTable:
-    """Return a song in the key that a task has it in: its own, or the common one.
+def streams(
+    table: NoteTable, task: Task, names: Mapping[str, str] | None = None
+) -> tuple[np.ndarray | None, np.ndarray]:
+    """Return the notes of a song that a task reads (None without a reference) and writes.
 
-    That is by the key of the reference, or of the target where there is none.
+    int32 [n, 6] both, in the key that the task has the song in; a reference is reduced where the
+    task says so.
 
     Raises:
         M4MError: the song has no such part.
     """
-    if not task.common_key:
-        return table
-    reference, target = parts(table, task, names)
-    key = to_common_key(shown(table.notes, target if reference is None else reference))
-    song = moved(table, key)
-    if task.chords is None:
-        return song
-    tracks = target if task.chords == "target" else reference
-    assert tracks is not None
-    chords = table.replace(notes=shown(table.notes, tracks))
-    notes = song.notes.copy()
-    notes[tracks[notes[:, TRACK]]] = moved(chords, key, chords=True).notes
-    return song.replace(notes=notes)
+    given, written = parts(table, task, names)
+    reference = None if given is None else table.replace(notes=shown(table.notes, given))
+    target = table.replace(notes=shown(table.notes, written))
+    if task.common_key:
+        reference, target, _ = in_common_key(reference, target, task.chords)
+    if reference is not None and task.harmonic_reduction:
+        reference = reduced(reference)
+    return (None if reference is None else reference.notes), target.notes
 
 
 def view(
@@ -101,12 +99,9 @@ def view(
     def rows(notes: np.ndarray, ratio: int) -> np.ndarray:
         return compress_rows(to_rows(notes, table.length, count, dedup=task.dedup), ratio)
 
-    table = in_key(table, task, names)
-    reference, target = parts(table, task, names)
-    given = None
-    if reference is not None:
-        given = rows(heard(table, reference, task), task.compress.reference)
-    return View(given, rows(shown(table.notes, target), task.compress.target))
+    reference, target = streams(table, task, names)
+    given = None if reference is None else rows(reference, task.compress.reference)
+    return View(given, rows(target, task.compress.target))
 
 
 def shown(notes: np.ndarray, tracks: np.ndarray) -> np.ndarray:
@@ -114,18 +109,12 @@ def shown(notes: np.ndarray, tracks: np.ndarray) -> np.ndarray:
     return notes[tracks[notes[:, TRACK]]]
 
 
-def heard(table: NoteTable, tracks: np.ndarray, task: Task) -> np.ndarray:
-    """The notes int32 [m, 6] that a model reads of a song's reference, bool [tracks]."""
-    part = shown(table.notes, tracks)
-    return harmonic_reduction(part, table.length) if task.harmonic_reduction else part
-
-
-def shift_range(table: NoteTable, limits: tuple[int, int]) -> tuple[int, int]:
+def shift_range(notes: np.ndarray, limits: tuple[int, int]) -> tuple[int, int]:
     """Return the semitones that windows of a song may be moved by, lowest and highest.
 
-    What its pitched notes allow (all of them, not only those of a task's parts), cut to `limits`.
+    What its pitched notes, int32 [n, 6], allow, cut to `limits`.
     """
-    low, high = pitch_shift_range(table.notes)
+    low, high = pitch_shift_range(notes)
     return max(low, limits[0]), min(high, limits[1])
 
 
@@ -173,7 +162,7 @@ def draw(
     return Draw(start, int(rng.integers(shifts[0], shifts[1] + 1)))
 
 
-def cut(notes: np.ndarray, where: Draw, window: int, *, reduced: bool = False) -> np.ndarray:
+def cut(notes: np.ndarray, where: Draw, window: int, *, is_reduction: bool = False) -> np.ndarray:
     """Cut a window out of a song's notes and move it in pitch; drums stay.
 
     The rows of these notes are those that the whole song has there, since rows do not depend on
@@ -183,7 +172,7 @@ def cut(notes: np.ndarray, where: Draw, window: int, *, reduced: bool = False) -
         notes: int32 [n, 6], columns as in NoteTable.notes.
         where: the window's start and its shift.
         window: its length in steps.
-        reduced: whether they are a harmonic reduction, whose notes stay in their octaves.
+        is_reduction: whether they are a harmonic reduction, whose notes stay in their octaves.
 
     Returns:
         int32 [m, 6], steps counted from the window's start.
@@ -191,7 +180,7 @@ def cut(notes: np.ndarray, where: Draw, window: int, *, reduced: bool = False) -
     step = notes[:, STEP] - where.start
     part = notes[(step >= 0) & (step < window)]
     part[:, STEP] -= where.start
-    if reduced:
+    if is_reduction:
         return moved_within_octaves(part, where.shift)
     if where.shift:
         part[:, PITCH] += where.shift * (part[:, PROGRAM] != DRUM_PROGRAM)

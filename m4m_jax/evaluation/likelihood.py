@@ -12,7 +12,7 @@ from m4m_jax.data.windows import whole_bars
 from m4m_jax.errors import M4MError
 from m4m_jax.evaluation.scoring import Figures
 from m4m_jax.music.compression import compress_rows
-from m4m_jax.music.keys import moved, to_common_key
+from m4m_jax.music.keys import in_common_key
 from m4m_jax.music.notes import NoteTable
 from m4m_jax.music.reduction import reduced
 from m4m_jax.music.simunote import to_rows, to_tokens
@@ -108,14 +108,12 @@ def nll(
     """The NLL of a part's tokens from step `skip` on, summed up in nats, and their number."""
     ratios = model.card.compress
     read = None if model.card.system == "lm" else reference
-    key = to_common_key((read or part).notes) if model.card.common_key else 0
-    chords = chords_of(model.card.task)
-    part = moved(part, key, chords=chords == "target")
+    if model.card.common_key:
+        read, part, _ = in_common_key(read, part, chords_of(model.card.task))
     lead = -_first_start(model, part)
     target = _windows(model, part, part.length, ratios.target, lead)
     given = None
     if read is not None:
-        read = moved(read, key, chords=chords == "reference")
         if model.card.harmonic_reduction:
             read = reduced(read)
         given = _windows(model, read, part.length, ratios.reference, lead)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal, NamedTuple
+
 import numpy as np
 
 from m4m_jax.music.notes import DRUM_PROGRAM, DURATION, PITCH, PROGRAM, STEP, NoteTable
@@ -10,6 +12,8 @@ from m4m_jax.music.notes import DRUM_PROGRAM, DURATION, PITCH, PROGRAM, STEP, No
 _MAJOR = (6.35, 2.23, 3.48, 2.33, 4.38, 4.09, 2.52, 5.19, 2.39, 3.66, 2.29, 2.88)
 _MINOR = (6.33, 2.68, 3.52, 5.38, 2.60, 3.53, 2.54, 4.75, 3.98, 2.69, 3.34, 3.17)
 _A = 9
+
+Part = Literal["reference", "target"]
 
 
 def to_common_key(notes: np.ndarray) -> int:
@@ -60,3 +64,24 @@ def moved(table: NoteTable, semitones: int, *, chords: bool = False) -> NoteTabl
     pitch = pitch + way[step]
     notes[pitched, PITCH] = pitch + 12 * (pitch < 0) - 12 * (pitch > 127)
     return table.replace(notes=notes)
+
+
+class InKey(NamedTuple):
+    """A song's parts in the common key, and by how many semitones they were moved there."""
+
+    reference: NoteTable | None
+    target: NoteTable
+    key: int
+
+
+def in_common_key(
+    reference: NoteTable | None, target: NoteTable, chords: Part | None = None
+) -> InKey:
+    """Move a song's parts to the common key, by the key of the reference, or of the target alone.
+
+    chords: which of them is block chords (`moved`).
+    """
+    key = to_common_key((target if reference is None else reference).notes)
+    if reference is not None:
+        reference = moved(reference, key, chords=chords == "reference")
+    return InKey(reference, moved(target, key, chords=chords == "target"), key)

@@ -16,6 +16,7 @@ from m4m_jax.music.notes import (
     NoteTable,
     Track,
 )
+from m4m_jax.music.sounding import counted, sounding
 
 _PIANO = Track("piano", 0)
 _LOUDNESS = 90
@@ -40,7 +41,8 @@ def harmonic_reduction(notes: np.ndarray, length: int) -> np.ndarray:
         of program 0, equally loud, in track 0, of 1 to 4 steps.
     """
     struck = _struck(notes[notes[:, PROGRAM] != DRUM_PROGRAM], length)
-    bass = struck[:, PITCH] == _lowest(struck, length)[struck[:, STEP]]
+    _, _, lowest = sounding(struck, length)
+    bass = struck[:, PITCH] == lowest[struck[:, STEP]]
     struck[:, PITCH] = np.where(bass, _BASS, _CHORD) + struck[:, PITCH] % 12
     struck[:, [PROGRAM, VELOCITY, TRACK]] = _PIANO.program, _LOUDNESS, 0
     struck = struck[np.lexsort((-struck[:, DURATION], struck[:, PITCH], struck[:, STEP]))]
@@ -68,22 +70,8 @@ def _struck(notes: np.ndarray, length: int) -> np.ndarray:
     """Notes [n, 6], cut at the quarters -> [m, 6], m >= n, none past `length`."""
     end = np.minimum(notes[:, STEP] + notes[:, DURATION].clip(1), length)
     first, last = notes[:, STEP] // STEPS_PER_QUARTER, (end - 1) // STEPS_PER_QUARTER
-    number, each = _counted(last - first + 1)
+    number, each = counted(last - first + 1)
     struck, line = notes[number], (first[number] + each) * STEPS_PER_QUARTER
     struck[:, STEP] = np.maximum(struck[:, STEP], line)
     struck[:, DURATION] = np.minimum(end[number], line + STEPS_PER_QUARTER) - struck[:, STEP]
     return struck
-
-
-def _lowest(notes: np.ndarray, length: int) -> np.ndarray:
-    """The lowest pitch that sounds at each step, int64 [T]."""
-    number, each = _counted(notes[:, DURATION])
-    lowest = np.full(length, np.iinfo(np.int64).max)
-    np.minimum.at(lowest, notes[number, STEP] + each, notes[number, PITCH])
-    return lowest
-
-
-def _counted(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Item k `counts[k]` times, int64 [sum]: its index k, and 0, 1, 2, ... within it."""
-    number = np.repeat(np.arange(len(counts)), counts)
-    return number, np.arange(len(number)) - np.repeat(np.cumsum(counts) - counts, counts)

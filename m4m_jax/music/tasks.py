@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import difflib
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 from m4m_jax.errors import M4MError
 from m4m_jax.music.compression import Compression
+from m4m_jax.music.keys import Part
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class Task:
     dedup: bool = False
     harmonic_reduction: bool = False
     common_key: bool = False
-    chords: Literal["reference", "target"] | None = None
+    chords: Part | None = None
     compress: Compression = field(default_factory=Compression)
     temperature: float = 1.0
     top_p: float = 1.0
@@ -141,7 +142,7 @@ def written_name(task: str) -> str:
     return task.partition("-to-")[2] or "generated"
 
 
-def chords_of(task: str) -> Literal["reference", "target"] | None:
+def chords_of(task: str) -> Part | None:
     """Which part of the task of that name is block chords; none where the task is not known."""
     return TASKS[task].chords if task in TASKS else None
 

@@ -22,6 +22,7 @@ from m4m_jax.music import (
     to_tokens,
 )
 from m4m_jax.music.inspect import select_notes
+from m4m_jax.music.keys import moved, to_common_key
 from m4m_jax.music.reduction import harmonic_reduction
 from m4m_jax.music.simunote import encode
 from tests.datasets.music import song
@@ -137,6 +138,21 @@ def test_a_random_split_is_the_songs_own():
     assert len(set(splits)) > 3
 
 
+def test_a_random_split_is_the_same_in_the_common_key():
+    """Which is that of the part given, and does not change what is given."""
+    task = Task("split", "", "random-0", "random-1", common_key=True)
+    keys = set()
+    for seed in range(12):
+        table = song(seed, tracks=5)
+        given, written = windows.parts(table, task)
+        reference, target = windows.streams(table, task)
+        key = to_common_key(windows.shown(table.notes, given))
+        keys.add(key)
+        assert np.array_equal(reference, moved(table, key).notes[given[table.notes[:, 5]]])
+        assert np.array_equal(target, moved(table, key).notes[written[table.notes[:, 5]]])
+    assert len(keys) > 2
+
+
 def test_eligible_songs():
     songs = [song(0), song(1, bars=2), empty(), song(2, tracks=1), song(3)]
     found = eligible(songs, PAIR, min_steps=128)
@@ -168,12 +184,12 @@ def test_no_song_is_left(songs):
 
 
 def test_shift_range_is_the_whole_songs_cut():
-    assert windows.shift_range(song(0), (-5, 6)) == (-5, 6)
+    assert windows.shift_range(song(0).notes, (-5, 6)) == (-5, 6)
     notes = np.array([[0, 1, 2, 0, 80, 0], [0, 1, 124, 0, 80, 1]], np.int32)
     table = NoteTable(notes, (Track("", 0), Track("", 0)), 4)
-    assert windows.shift_range(table, (-5, 6)) == (-2, 3)
-    assert windows.shift_range(table, (-1, 5)) == (-1, 3)
-    assert windows.shift_range(table, (0, 0)) == (0, 0)
+    assert windows.shift_range(table.notes, (-5, 6)) == (-2, 3)
+    assert windows.shift_range(table.notes, (-1, 5)) == (-1, 3)
+    assert windows.shift_range(table.notes, (0, 0)) == (0, 0)
 
 
 def test_draws_cover_what_is_allowed():
