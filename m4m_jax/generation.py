@@ -8,15 +8,16 @@ import numpy as np
 from etils import epath
 
 from m4m_jax.analysis.meter import find_meters
-from m4m_jax.data.windows import whole_bars
+from m4m_jax.data.windows import as_read, whole_bars
 from m4m_jax.errors import M4MError
 from m4m_jax.models.card import Card
 from m4m_jax.music.compression import compress_rows, stretch
 from m4m_jax.music.inspect import select_notes
 from m4m_jax.music.instruments import checked_program
-from m4m_jax.music.keys import in_common_key, moved
+from m4m_jax.music.keys import moved
 from m4m_jax.music.notes import DRUM_PROGRAM, STEP, TRACK, NoteTable, Track, write_midi
-from m4m_jax.music.reduction import reduced
+from m4m_jax.music.parts import chord_tracks
+from m4m_jax.music.reduction import tied
 from m4m_jax.music.simunote import Vocabulary, from_rows, from_tokens, to_rows, to_tokens
 from m4m_jax.music.tasks import ANALYSIS, UNKNOWN, as_drawn, chords_of, get_task, written_name
 from m4m_jax.plot import piano_roll
@@ -106,9 +107,14 @@ def generate(
         )
     given, heard, prompt = _given(song, card, reference, name), None, None
     read, begun = given if card.reference else None, _begun(song, card, prompt_steps, name)
-    key, chords = 0, chords_of(card.task)
-    if card.common_key:
-        read, begun, key = in_common_key(read, begun, chords)
+    chords = chords_of(card.task)
+    read, begun, key = as_read(
+        read,
+        begun,
+        chords if card.reference else chord_tracks(begun, card.parts),
+        common_key=card.common_key,
+        harmonic_reduction=card.harmonic_reduction,
+    )
     if read is not None:
         heard = _tokens(_heard(read, card, name), card, card.compress.reference, vocabulary)
     if prompt_steps:
@@ -129,7 +135,10 @@ def generate(
     tables = [
         as_tracks(rows, song, label, vocabulary, ratio=ratio, steps=steps) for rows in written
     ]
-    return [(given, moved(table, -key, chords=chords == "target")) for table in tables]
+    tables = [moved(table, -key, chords=chords == "target") for table in tables]
+    if card.harmonic_reduction and chords == "target":
+        tables = [tied(table) for table in tables]
+    return [(given, table) for table in tables]
 
 
 def _given(song: NoteTable, card: Card, reference: str | None, name: str) -> NoteTable:
@@ -152,10 +161,8 @@ def _begun(song: NoteTable, card: Card, steps: int, name: str) -> NoteTable:
 def _heard(given: NoteTable, card: Card, name: str) -> NoteTable:
     """What a model reads of the part that it is given; M4MError where it reads no note of it."""
     ratio = card.compress.reference
-    if card.harmonic_reduction:
-        given = reduced(given)
-        if not len(given.notes):
-            raise M4MError(f"{name}: the model reads no drums, and what it is given has only drums")
+    if card.harmonic_reduction and not len(given.notes):
+        raise M4MError(f"{name}: the model reads no drums, and what it is given has only drums")
     if not (given.notes[:, STEP] % ratio == 0).any():
         raise M4MError(
             f"{name}: the model reads only steps that are multiples of {ratio}, and no note of what"

@@ -27,7 +27,7 @@ from m4m_jax.music import (
     write_midi,
 )
 from m4m_jax.music.keys import moved, to_common_key
-from m4m_jax.music.reduction import harmonic_reduction
+from m4m_jax.music.reduction import harmonic_reduction, struck
 from m4m_jax.pretrained import Model
 from tests.analysis.music import play
 from tests.compiling import quick_compile as quick_compile
@@ -308,6 +308,22 @@ def test_a_model_hears_the_harmony_of_a_band(monkeypatch):
     assert np.array_equal(seen.reference, to_tokens(rows))
     message = refused(trained, band, reference="drum", name="a song")
     assert message == "a song: the model reads no drums, and what it is given has only drums"
+
+
+def test_chords_are_written_quarter_by_quarter_and_tied(monkeypatch):
+    card = model("melody-to-chord").card.model_copy(update={"harmonic_reduction": True})
+    trained = dataclasses.replace(model("melody-to-chord"), card=card)
+    notes = [[0, 8, 67, 0, 90, 0], [2, 8, 48, 0, 90, 1], [2, 8, 52, 0, 90, 1]]
+    tracks = (Track("melody", 0), Track("chords", 0))
+    music = NoteTable(np.array(notes, np.int32), tracks, 16)
+    seen = Seen(trained, monkeypatch)
+    ((_, whole),) = generation.generate(trained, music, prompt_steps=11)
+    strikes = struck(select(music, "track-1"))
+    rows = to_rows(strikes.notes, 16, card.max_notes)
+    assert np.array_equal(seen.options["prompt"], to_tokens(rows)[:11])
+    assert len(strikes.notes) == 6
+    first = whole.notes[whole.notes[:, 0] < 11, :3].tolist()
+    assert first == [[2, 8, 48], [2, 8, 52]]
 
 
 def test_what_compression_does_not_allow(file):

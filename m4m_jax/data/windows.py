@@ -8,11 +8,11 @@ from typing import NamedTuple
 import numpy as np
 
 from m4m_jax.music.compression import compress_rows
-from m4m_jax.music.keys import in_common_key
+from m4m_jax.music.keys import InKey, Part, in_common_key
 from m4m_jax.music.labels import bar_lines
 from m4m_jax.music.notes import DRUM_PROGRAM, PITCH, PROGRAM, STEP, TRACK, NoteTable
-from m4m_jax.music.parts import selected_tracks
-from m4m_jax.music.reduction import moved_within_octaves, reduced
+from m4m_jax.music.parts import chord_tracks, selected_tracks
+from m4m_jax.music.reduction import moved_within_octaves, reduced, struck
 from m4m_jax.music.simunote import pitch_shift_range, to_rows
 from m4m_jax.music.tasks import Task
 
@@ -60,8 +60,8 @@ def streams(
 ) -> tuple[np.ndarray | None, np.ndarray]:
     """Return the notes of a song that a task reads (None without a reference) and writes.
 
-    int32 [n, 6] both, in the key that the task has the song in; a reference is reduced where the
-    task says so.
+    int32 [n, 6] both, in the key that the task has the song in; where the task says so, a reference
+    is reduced to its harmony, and chords that are to be written are struck on each quarter.
 
     Raises:
         M4MError: the song has no such part.
@@ -69,11 +69,37 @@ def streams(
     given, written = parts(table, task, names)
     reference = None if given is None else table.replace(notes=shown(table.notes, given))
     target = table.replace(notes=shown(table.notes, written))
-    if task.common_key:
-        reference, target, _ = in_common_key(reference, target, task.chords)
-    if reference is not None and task.harmonic_reduction:
-        reference = reduced(reference)
+    reference, target, _ = as_read(
+        reference,
+        target,
+        task.chords if given is not None else chord_tracks(table, names),
+        common_key=task.common_key,
+        harmonic_reduction=task.harmonic_reduction,
+    )
     return (None if reference is None else reference.notes), target.notes
+
+
+def as_read(
+    reference: NoteTable | None,
+    target: NoteTable,
+    chords: Part | np.ndarray | None,
+    *,
+    common_key: bool,
+    harmonic_reduction: bool,
+) -> InKey:
+    """A song's parts as a model reads them, and by how many semitones they were moved for it.
+
+    chords: as of `in_common_key`. common_key, harmonic_reduction: as of the model's task; where
+    only harmony is read, chords that are to be written are struck on each quarter.
+    """
+    found = InKey(reference, target, 0)
+    if common_key:
+        found = in_common_key(reference, target, chords)
+    if found.reference is not None and harmonic_reduction:
+        found = found._replace(reference=reduced(found.reference))
+        if isinstance(chords, str) and chords == "target":
+            found = found._replace(target=struck(found.target))
+    return found
 
 
 def view(

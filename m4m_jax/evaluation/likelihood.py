@@ -8,13 +8,13 @@ import json
 import numpy as np
 from etils import epath
 
-from m4m_jax.data.windows import whole_bars
+from m4m_jax.data.windows import as_read, whole_bars
 from m4m_jax.errors import M4MError
 from m4m_jax.evaluation.scoring import Figures
 from m4m_jax.music.compression import compress_rows
-from m4m_jax.music.keys import in_common_key
+from m4m_jax.music.keys import Part
 from m4m_jax.music.notes import NoteTable
-from m4m_jax.music.reduction import reduced
+from m4m_jax.music.parts import chord_tracks
 from m4m_jax.music.simunote import to_rows, to_tokens
 from m4m_jax.music.tasks import chords_of
 from m4m_jax.pretrained import Model, base_path, load
@@ -96,26 +96,41 @@ def figures(
         if count:
             found |= {"nll_token": total / count, "nll_step": total / (part.length - skip)}
     if lm is not None:
-        total, count = nll(lm, part, None, skip)
+        total, count = nll(lm, part, None, skip, chords_of(model.card.task))
         if count:
             found["lm_perplexity"] = float(np.exp(total / count))
     return found
 
 
 def nll(
-    model: Model, part: NoteTable, reference: NoteTable | None, skip: int = 0
+    model: Model,
+    part: NoteTable,
+    reference: NoteTable | None,
+    skip: int = 0,
+    chords: Part | None = None,
 ) -> tuple[float, int]:
-    """The NLL of a part's tokens from step `skip` on, summed up in nats, and their number."""
-    ratios = model.card.compress
-    read = None if model.card.system == "lm" else reference
-    if model.card.common_key:
-        read, part, _ = in_common_key(read, part, chords_of(model.card.task))
+    """The NLL of a part's tokens from step `skip` on, summed up in nats, and their number.
+
+    chords: for a language model, "target" where the part is block chords; by default that is asked
+    of the names of the part's tracks.
+    """
+    card = model.card
+    read = reference if card.reference else None
+    of_chords: Part | np.ndarray | None = chords_of(card.task) or chords
+    if read is None and of_chords is None:
+        of_chords = chord_tracks(part, card.parts)
+    read, part, _ = as_read(
+        read,
+        part,
+        of_chords,
+        common_key=card.common_key,
+        harmonic_reduction=card.harmonic_reduction,
+    )
+    ratios = card.compress
     lead = -_first_start(model, part)
     target = _windows(model, part, part.length, ratios.target, lead)
     given = None
     if read is not None:
-        if model.card.harmonic_reduction:
-            read = reduced(read)
         given = _windows(model, read, part.length, ratios.reference, lead)
     counted = slice(-(-(lead + skip) // ratios.target), -(-(lead + part.length) // ratios.target))
     found = [np.zeros((0, target.shape[-1]))]

@@ -6,7 +6,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from m4m_jax.music.notes import DRUM_PROGRAM, DURATION, PITCH, PROGRAM, STEP, NoteTable
+from m4m_jax.music.notes import DRUM_PROGRAM, DURATION, PITCH, PROGRAM, STEP, TRACK, NoteTable
 
 # How well each pitch class, counted from the tonic, fits a major and a minor key.
 _MAJOR = (6.35, 2.23, 3.48, 2.33, 4.38, 4.09, 2.52, 5.19, 2.39, 3.66, 2.29, 2.88)
@@ -41,7 +41,7 @@ def to_common_key(notes: np.ndarray) -> int:
     return int((minor * _A - tonic + 5) % 12) - 5
 
 
-def moved(table: NoteTable, semitones: int, *, chords: bool = False) -> NoteTable:
+def moved(table: NoteTable, semitones: int, *, chords: bool | np.ndarray = False) -> NoteTable:
     """The music in another key: all pitched notes higher by so many semitones, -11 to 11.
 
     Notes that would leave the pitches 0 to 127 go to the next octave within them.
@@ -50,18 +50,19 @@ def moved(table: NoteTable, semitones: int, *, chords: bool = False) -> NoteTabl
         table: the music.
         semitones: how far.
         chords: whether it is block chords, each of which keeps its octave, that from C to B in
-            which its lowest note is, as chords of labels and of lead sheets are written. Notes that
-            start together are a chord.
+            which its lowest note is, as chords of labels and of lead sheets are written; or which
+            of its tracks are, bool [tracks]. Notes of them that start together are a chord.
     """
     notes = table.notes.copy()
     pitched = notes[:, PROGRAM] != DRUM_PROGRAM
-    step, pitch = notes[pitched, STEP], notes[pitched, PITCH]
-    way = np.full(table.length, semitones)
-    if chords:
-        lowest = np.full(table.length, 127)
-        np.minimum.at(lowest, step, pitch)
-        way = (lowest + semitones) % 12 - lowest % 12
-    pitch = pitch + way[step]
+    step, pitch = notes[:, STEP], notes[:, PITCH]
+    way = np.full(len(notes), semitones)
+    of_chords = pitched & np.broadcast_to(chords, len(table.tracks))[notes[:, TRACK]]
+    lowest = np.full(table.length, 127)
+    np.minimum.at(lowest, step[of_chords], pitch[of_chords])
+    low = lowest[step[of_chords]]
+    way[of_chords] = (low + semitones) % 12 - low % 12
+    pitch = (pitch + way)[pitched]
     notes[pitched, PITCH] = pitch + 12 * (pitch < 0) - 12 * (pitch > 127)
     return table.replace(notes=notes)
 
@@ -75,13 +76,15 @@ class InKey(NamedTuple):
 
 
 def in_common_key(
-    reference: NoteTable | None, target: NoteTable, chords: Part | None = None
+    reference: NoteTable | None, target: NoteTable, chords: Part | np.ndarray | None = None
 ) -> InKey:
     """Move a song's parts to the common key, by the key of the reference, or of the target alone.
 
-    chords: which of them is block chords (`moved`).
+    chords: which of them is block chords (`moved`), or which tracks of the target, bool [tracks].
     """
     key = to_common_key((target if reference is None else reference).notes)
+    part = chords if isinstance(chords, str) else None
     if reference is not None:
-        reference = moved(reference, key, chords=chords == "reference")
-    return InKey(reference, moved(target, key, chords=chords == "target"), key)
+        reference = moved(reference, key, chords=part == "reference")
+    tracks = chords if isinstance(chords, np.ndarray) else part == "target"
+    return InKey(reference, moved(target, key, chords=tracks), key)

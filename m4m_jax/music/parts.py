@@ -80,6 +80,17 @@ def selected_tracks(
     return wanted
 
 
+def chord_tracks(table: NoteTable, names: Mapping[str, str] | None = None) -> np.ndarray:
+    """The tracks that are said to be block chords, bool [tracks].
+
+    Those that the data set's `names` or the tracks' own call `chords`; none where none are.
+    """
+    try:
+        return selected_tracks(table, "chords", names=names)
+    except M4MError:
+        return np.zeros(len(table.tracks), bool)
+
+
 def _wanted_tracks(table: NoteTable, selector: str, seed: int | None) -> np.ndarray | None:
     """Mask of the tracks that a selector shows, bool [tracks]; None where it means nothing."""
     number = np.arange(len(table.tracks))

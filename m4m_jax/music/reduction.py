@@ -1,4 +1,4 @@
-"""Harmonic reduction: what sounds in a song, one piano's chords in close position."""
+"""Harmonic reduction: what sounds in each quarter note of a song, and chords to write there."""
 
 from __future__ import annotations
 
@@ -16,40 +16,61 @@ from m4m_jax.music.notes import (
     NoteTable,
     Track,
 )
-from m4m_jax.music.sounding import counted, sounding
+from m4m_jax.music.sounding import SILENT, counted, sounding
 
 _PIANO = Track("piano", 0)
 _LOUDNESS = 90
 _BASS, _CHORD = 36, 60  # the C of the bass's octave, and of the others'
+_SHARES = 12  # a pitch class is as strong as so many shares of what sounds are its own,
+_STRONGEST = 4  # up to so many
 
 
 def harmonic_reduction(notes: np.ndarray, length: int) -> np.ndarray:
-    """The harmony of a song: its bass and its pitch classes, struck on every quarter.
+    """The harmony of a song, quarter by quarter: its bass and its pitch classes.
 
     A harmony looks alike so, whatever plays it and on however many octaves, and a small model that
-    has read pianos hears it in songs of bands. Drums are left out. A note is struck anew on each
-    quarter that it rings on. The lowest of what sounds where it is struck is the bass, in the
-    octave from 36 on, all else is in that from 60 on, and of notes equal in step and pitch the
-    longest is left.
+    has read pianos hears it in songs of bands. Drums are left out. On each quarter in which
+    anything sounds, all of it is struck at once. A pitch class, in the octave from 60 on, is as
+    strong as its part of all the steps of all notes in the quarter, counted in twelfths, up to 4;
+    under half a twelfth it is left out. The bass, in the octave from 36 on, is the pitch class that
+    is the lowest for most steps of the quarter, and as strong as these are many; of two, it is the
+    lower. Strength is told by length, a quarter for each, so that none is lost where a stream is
+    compressed by up to 4.
 
     Args:
         notes: int32 [n, 6], columns as in NoteTable.notes; a note of no length has 1 step.
         length: steps of the song, T; notes end with it.
 
     Returns:
-        int32 [m, 6], by step and pitch, so that a step that has too many notes keeps the bass; all
-        of program 0, equally loud, in track 0, of 1 to 4 steps.
+        int32 [m, 6], by step, the bass first, then by strength, so that a step that has too many
+        notes keeps these; all of program 0, equally loud, in track 0, of 4, 8, 12 or 16 steps, even
+        past the song's end.
     """
-    struck = _struck(notes[notes[:, PROGRAM] != DRUM_PROGRAM], length)
-    _, _, lowest = sounding(struck, length)
-    bass = struck[:, PITCH] == lowest[struck[:, STEP]]
-    struck[:, PITCH] = np.where(bass, _BASS, _CHORD) + struck[:, PITCH] % 12
-    struck[:, [PROGRAM, VELOCITY, TRACK]] = _PIANO.program, _LOUDNESS, 0
-    struck = struck[np.lexsort((-struck[:, DURATION], struck[:, PITCH], struck[:, STEP]))]
-    place = struck[:, [STEP, PITCH]]
-    first = np.ones(len(struck), bool)
-    first[1:] = (place[1:] != place[:-1]).any(axis=1)
-    return struck[first]
+    notes = notes[notes[:, PROGRAM] != DRUM_PROGRAM]
+    number, step, lowest = sounding(notes, length)
+    quarters = -(-length // STEPS_PER_QUARTER)
+    steps, lows = np.zeros((2, quarters, 12), np.int64)
+    deepest = np.full((quarters, 12), SILENT)
+    np.add.at(steps, (step // STEPS_PER_QUARTER, notes[number, PITCH] % 12), 1)
+    heard = np.flatnonzero(lowest < SILENT)
+    place, low = (heard // STEPS_PER_QUARTER, lowest[heard] % 12), lowest[heard]
+    np.add.at(lows, place, 1)
+    np.minimum.at(deepest, place, low)
+
+    total = steps.sum(axis=1, keepdims=True)  # [Q, 1]
+    strength = np.rint(_SHARES * steps / total.clip(1)).astype(np.int64)
+    strength = strength.clip(max=_STRONGEST)
+    quarter, tone = np.nonzero(strength)
+    sounds = np.flatnonzero(total)
+    bass = (lows * 2 * SILENT - deepest)[sounds].argmax(axis=1)
+    return _sorted(
+        np.concatenate(
+            [
+                _rows(sounds, lows[sounds, bass], _BASS + bass),
+                _rows(quarter, strength[quarter, tone], _CHORD + tone),
+            ]
+        )
+    )
 
 
 def moved_within_octaves(reduced: np.ndarray, semitones: int) -> np.ndarray:
@@ -57,13 +78,57 @@ def moved_within_octaves(reduced: np.ndarray, semitones: int) -> np.ndarray:
     moved = reduced.copy()
     octave = np.where(reduced[:, PITCH] < _CHORD, _BASS, _CHORD)
     moved[:, PITCH] = octave + (reduced[:, PITCH] + semitones) % 12
-    return moved[np.lexsort((moved[:, PITCH], moved[:, STEP]))]
+    return _sorted(moved)
 
 
 def reduced(table: NoteTable) -> NoteTable:
     """A song's `harmonic_reduction`, its only track."""
     notes = harmonic_reduction(table.notes, table.length)
     return table.replace(notes=notes, tracks=(_PIANO,))
+
+
+def struck(table: NoteTable) -> NoteTable:
+    """The music with its pitched notes struck anew on each quarter that they ring on.
+
+    A chord that is written so is decided on in each quarter, and not once for as long as it lasts.
+    """
+    notes = table.notes
+    pitched = notes[:, PROGRAM] != DRUM_PROGRAM
+    notes = np.concatenate([notes[~pitched], _struck(notes[pitched], table.length)])
+    ends = notes[:, STEP] + notes[:, DURATION]
+    return table.replace(notes=notes[np.lexsort((ends, notes[:, TRACK]))])
+
+
+def tied(table: NoteTable) -> NoteTable:
+    """The music with equal chords that follow each other tied; what `struck` did is undone.
+
+    Pitched notes of a track that start together are a chord, and equal are those whose pitches
+    are, where one ends as the next begins, all notes of a chord ending together.
+    """
+    notes = table.notes
+    pitched = notes[:, PROGRAM] != DRUM_PROGRAM
+    made = [notes[~pitched]]
+    for track in np.unique(notes[pitched, TRACK]):
+        made.append(_tied(notes[pitched & (notes[:, TRACK] == track)]))
+    notes = np.concatenate(made)
+    ends = notes[:, STEP] + notes[:, DURATION]
+    return table.replace(notes=notes[np.lexsort((ends, notes[:, TRACK]))])
+
+
+def _rows(quarter: np.ndarray, strength: np.ndarray, pitch: np.ndarray) -> np.ndarray:
+    """Notes int32 [n, 6] of a reduction, of three columns [n]."""
+    rows = np.zeros((len(quarter), 6), np.int32)
+    rows[:, STEP] = quarter * STEPS_PER_QUARTER
+    rows[:, DURATION] = strength * STEPS_PER_QUARTER
+    rows[:, PITCH] = pitch
+    rows[:, PROGRAM], rows[:, VELOCITY] = _PIANO.program, _LOUDNESS
+    return rows
+
+
+def _sorted(reduced: np.ndarray) -> np.ndarray:
+    """The notes of a reduction [m, 6] by step, the bass first, then the longest, then by pitch."""
+    pitch = reduced[:, PITCH]
+    return reduced[np.lexsort((pitch, -reduced[:, DURATION], pitch >= _CHORD, reduced[:, STEP]))]
 
 
 def _struck(notes: np.ndarray, length: int) -> np.ndarray:
@@ -75,3 +140,20 @@ def _struck(notes: np.ndarray, length: int) -> np.ndarray:
     struck[:, STEP] = np.maximum(struck[:, STEP], line)
     struck[:, DURATION] = np.minimum(end[number], line + STEPS_PER_QUARTER) - struck[:, STEP]
     return struck
+
+
+def _tied(notes: np.ndarray) -> np.ndarray:
+    """Chords [n, 6] of one track, tied where they are equal -> [m, 6]."""
+    notes = notes[np.lexsort((notes[:, PITCH], notes[:, STEP]))]
+    bounds = np.flatnonzero(np.diff(notes[:, STEP], prepend=-1))
+    chords: list[np.ndarray] = []
+    for chord in np.split(notes, bounds[1:]):
+        last = chords[-1] if chords else notes[:0]
+        if (
+            np.array_equal(last[:, [PITCH, PROGRAM]], chord[:, [PITCH, PROGRAM]])
+            and (last[:, STEP] + last[:, DURATION] == chord[0, STEP]).all()
+        ):
+            last[:, DURATION] += chord[:, DURATION]
+        else:
+            chords.append(chord)
+    return np.concatenate(chords)

@@ -9,10 +9,10 @@ import numpy as np
 from m4m_jax.bench import songs
 from m4m_jax.data import packing
 from m4m_jax.data.packing import Size
+from m4m_jax.data.windows import as_read
 from m4m_jax.errors import M4MError
 from m4m_jax.music.notes import NoteTable
 from m4m_jax.music.parts import select
-from m4m_jax.music.reduction import reduced
 from m4m_jax.music.simunote import Vocabulary, by_name, to_rows, to_tokens
 from m4m_jax.music.tasks import Task
 
@@ -53,16 +53,19 @@ def _needs(
     made = songs.tune if kind_of(task) == "folk tunes" else songs.band
     tables = [made(seed) for seed in range(SONGS)]
     known = by_name(vocabulary)
-    target = [
-        _tokens(_part(t, task.target, task), task, task.compress.target, known) for t in tables
+    read = [
+        as_read(
+            None if task.reference is None else _part(table, task.reference, task),
+            _part(table, task.target, task),
+            task.chords,
+            common_key=task.common_key,
+            harmonic_reduction=task.harmonic_reduction,
+        )
+        for table in tables
     ]
-    reference = None
-    if task.reference is not None:
-        ratio = task.compress.reference
-        given = [_part(t, task.reference, task) for t in tables]
-        if task.harmonic_reduction:
-            given = [reduced(part) for part in given]
-        reference = [_tokens(part, task, ratio, known) for part in given]
+    target = [_tokens(song.target, task, task.compress.target, known) for song in read]
+    heard = [song.reference for song in read if song.reference is not None]
+    reference = [_tokens(part, task, task.compress.reference, known) for part in heard] or None
     rng, needs = np.random.default_rng(0), []
     for _ in range(SHARDS):
         starts = [

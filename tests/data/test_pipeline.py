@@ -26,6 +26,8 @@ from m4m_jax.music import (
 from m4m_jax.music.keys import moved, to_common_key
 from m4m_jax.music.labels import Label, beats_to_notes, chord_label, chords_to_notes
 from m4m_jax.music.notes import NoteTable
+from m4m_jax.music.parts import select
+from m4m_jax.music.reduction import reduced, struck
 from tests.datasets.music import song
 
 PAIR = Task("pair", "", "track-1", "track-0", max_notes=4)
@@ -449,6 +451,42 @@ def test_chords_of_an_analysis_keep_their_octave():
             assert np.array_equal(rows, expected)
     bass = [row[row[:, 0] < 127, 1].min() for row in views[0].target if (row[:, 0] < 127).any()]
     assert 48 <= min(bass) <= max(bass) < 60
+
+
+def test_where_only_harmony_is_read_chords_are_struck_on_each_quarter():
+    """Those that are to be written; those that are given are read as harmony, too."""
+    music = song(0, tracks=2)
+    chords, _ = chords_to_notes([Label(0, 3, "C"), Label(3, 4, "G:7")], music)
+    table = NoteTable.concat([beats_to_notes(music), chords, music])
+    task = get_task("analysis")
+    plain = windows.streams(table, task)[1]
+    read, written = windows.streams(table, dataclasses.replace(task, harmonic_reduction=True))
+    assert np.array_equal(read, reduced(select(table, "from-2")).notes)
+    assert np.array_equal(written, struck(select(table, "upto-1")).notes)
+    pitched = written[:, 3] != 127
+    assert pitched.sum() > (plain[:, 3] != 127).sum()
+    assert written[pitched, 1].max() == 4
+    given = Task("given", "", "track-1", "from-2", harmonic_reduction=True, chords="reference")
+    read, written = windows.streams(table, given)
+    assert np.array_equal(read, reduced(select(table, "track-1")).notes)
+    assert np.array_equal(written, select(table, "from-2").notes)
+
+
+@pytest.mark.parametrize("names", [{}, {"chords": "track-1"}, {"chords": "track-7"}])
+def test_a_language_model_reads_named_chords_in_their_octave(names):
+    table = song(3, tracks=3)
+    if not names:
+        melody, chords, others = table.tracks
+        chords = dataclasses.replace(chords, name="Chords")
+        table = table.replace(tracks=(melody, chords, others))
+    task = dataclasses.replace(get_task("continuation"), common_key=True)
+    reference, target = windows.streams(table, task, names)
+    assert reference is None
+    key = to_common_key(table.notes)
+    assert key
+    chords = np.array([False, names != {"chords": "track-7"}, False])
+    assert np.array_equal(target, moved(table, key, chords=chords).notes)
+    assert chords.any() != np.array_equal(target, moved(table, key).notes)
 
 
 def test_each_component_of_a_mixture_has_epochs_of_its_own():

@@ -19,7 +19,7 @@ from m4m_jax.evaluation.writing import without_answer
 from m4m_jax.models.card import Card
 from m4m_jax.music import Compression, read_midi, select, to_rows, to_tokens, write_midi
 from m4m_jax.music.keys import moved, to_common_key
-from m4m_jax.music.reduction import reduced
+from m4m_jax.music.reduction import reduced, struck
 from m4m_jax.pretrained import Model
 from tests.compiling import quick_compile as quick_compile
 from tests.datasets.music import song
@@ -205,6 +205,35 @@ def test_likelihoods_given_the_harmony_of_a_band(place):
     assert set(reference.notes[:, 3]) == {1}
     assert nll(trained, part, reference) == nll(model, part, reduced(reference))
     assert nll(trained, part, reference) != nll(model, part, reference)
+
+
+def test_likelihoods_of_chords_struck_on_each_quarter(place):
+    """Chords that were written as they last are as likely as those that were struck."""
+    model = pretrained.load(place / "cross")
+    about = {"harmonic_reduction": True, "task": "melody-to-chord"}
+    trained = dataclasses.replace(model, card=model.card.model_copy(update=about))
+    band = song(1, bars=2)
+    reference = select(band, "track-0")
+    notes = np.array([[0, 7, 48, 1, 90, 1], [0, 7, 52, 1, 90, 1]], np.int32)
+    part = select(band, "track-1").replace(notes=notes)
+    assert len(struck(part).notes) == 4
+    expected = nll(model, struck(part), reduced(reference))
+    assert nll(trained, part, reference) == nll(trained, struck(part), reference) == expected
+    assert nll(model, part, reduced(reference)) != expected
+
+
+def test_the_language_model_reads_chords_of_the_judged_task_in_their_octave(place):
+    model = pretrained.load(place / "lm")
+    card = model.card.model_copy(update={"common_key": True})
+    trained = dataclasses.replace(model, card=card)
+    lowered = (moved(select(song(1, bars=2), "track-1"), -k) for k in range(12))
+    part = next(one for one in lowered if to_common_key(one.notes) + one.notes[0, 2] % 12 > 11)
+    key = to_common_key(part.notes)
+    as_chords = nll(model, moved(part, key, chords=True), None)
+    assert nll(trained, part, None, 0, "target") == as_chords
+    assert nll(trained, part, None) == nll(model, moved(part, key), None) != as_chords
+    named = part.replace(tracks=tuple(dataclasses.replace(t, name="chords") for t in part.tracks))
+    assert nll(trained, named, None) == as_chords
 
 
 @pytest.mark.parametrize("name", ["cross", "lm"])

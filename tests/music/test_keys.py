@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from m4m_jax.music.keys import moved, to_common_key
+from m4m_jax.music.keys import in_common_key, moved, to_common_key
 from m4m_jax.music.notes import DRUM_PROGRAM, NoteTable, Track
 from tests.datasets.music import song
 from tests.music.strategies import tables
@@ -73,6 +73,16 @@ def test_chords_keep_their_octave(table, shift):
         assert len(set((after - before).tolist())) == 1
         assert (after[0] - before[0] - shift) % 12 == 0
         assert after.min() // 12 == before.min() // 12
+
+
+def test_only_the_chords_of_the_named_tracks_keep_their_octave():
+    notes = [[0, 4, 57, 0, 90, 0], [4, 4, 48, 0, 90, 0], [0, 4, 69, 0, 90, 1], [4, 4, 60, 0, 90, 1]]
+    table = NoteTable(np.array(notes, np.int32), (Track("chords", 0), Track("melody", 0)), 8)
+    chords = np.array([True, False])
+    assert moved(table, 5, chords=chords).notes[:, 2].tolist() == [50, 53, 74, 65]
+    found = in_common_key(None, table, chords)
+    assert found.target == moved(table, found.key, chords=chords)
+    assert in_common_key(None, table).target == moved(table, found.key)
 
 
 def test_notes_stay_within_midis_pitches():
