@@ -23,6 +23,7 @@ from m4m_jax.music.tasks import ANALYSIS, UNKNOWN, as_drawn, chords_of, get_task
 from m4m_jax.plot import piano_roll
 from m4m_jax.pretrained import Model
 from m4m_jax.sampling.sampler import well_formed
+from m4m_jax.sampling.songs import empty_rows
 
 
 def as_tracks(
@@ -93,18 +94,7 @@ def generate(
     check_task(card.tasks, task)
     card = card.of_task(task or card.task)
     temperature, top_p = as_drawn(card.task, temperature, top_p)
-    if prompt_steps % ratio:
-        raise M4MError(
-            f"a prompt of {prompt_steps} steps is no multiple of {ratio}, the steps of a song that"
-            " the model writes as one"
-        )
-    if prompt_steps >= steps:
-        raise M4MError(f"a prompt of {prompt_steps} steps leaves nothing to write of {steps}")
-
-    if prompt_steps > song.length:
-        raise M4MError(
-            f"{name}: there is no prompt of {prompt_steps} steps in a song of {song.length}"
-        )
+    _check_prompt(prompt_steps, steps, song, ratio, name)
     given, heard, prompt = _given(song, card, reference, name), None, None
     read, begun = given if card.reference else None, _begun(song, card, prompt_steps, name)
     chords = chords_of(card.task)
@@ -119,9 +109,13 @@ def generate(
         heard = _tokens(_heard(read, card, name), card, card.compress.reference, vocabulary)
     if prompt_steps:
         prompt = _tokens(begun, card, ratio, vocabulary)[: prompt_steps // ratio]
+    starts, lead = _starts(song, given, card), 0
+    if card.task == ANALYSIS and starts is not None and not prompt_steps:
+        lead = -int(starts[0])
+        starts, heard = starts + lead, _after(lead, heard, card, vocabulary)
     written = model.generate(
         heard,
-        steps=-(-steps // ratio),
+        steps=-(-(steps + lead) // ratio),
         prompt=prompt,
         samples=samples,
         seed=seed,
@@ -129,8 +123,8 @@ def generate(
         top_k=top_k,
         top_p=None if top_p == 1 else top_p,
         allowed=well_formed(vocabulary, _allowed(programs, card.target)),
-        starts=_starts(song, given, card),
-    )
+        starts=starts,
+    )[:, lead // ratio :]
     given, label = without_silent_tracks(given), written_name(card.task)
     tables = [
         as_tracks(rows, song, label, vocabulary, ratio=ratio, steps=steps) for rows in written
@@ -139,6 +133,19 @@ def generate(
     if card.harmonic_reduction and chords == "target":
         tables = [tied(table) for table in tables]
     return [(given, table) for table in tables]
+
+
+def _check_prompt(prompt: int, steps: int, song: NoteTable, ratio: int, name: str) -> None:
+    """M4MError where a prompt of so many steps does not go with what is written."""
+    if prompt % ratio:
+        raise M4MError(
+            f"a prompt of {prompt} steps is no multiple of {ratio}, the steps of a song that the"
+            " model writes as one"
+        )
+    if prompt >= steps:
+        raise M4MError(f"a prompt of {prompt} steps leaves nothing to write of {steps}")
+    if prompt > song.length:
+        raise M4MError(f"{name}: there is no prompt of {prompt} steps in a song of {song.length}")
 
 
 def _given(song: NoteTable, card: Card, reference: str | None, name: str) -> NoteTable:
@@ -178,6 +185,20 @@ def _starts(song: NoteTable, given: NoteTable, card: Card) -> np.ndarray | None:
     if card.task == ANALYSIS:
         song = given.replace(meters=find_meters(given))
     return whole_bars(song, card.window, card.compress.stride)
+
+
+def _after(
+    lead: int, heard: np.ndarray | None, card: Card, vocabulary: Vocabulary
+) -> np.ndarray | None:
+    """A reference's token rows after so many silent steps, which make a first bar whole.
+
+    An analysis begins with that bar, as the songs that it was learned from begin with one, and what
+    is before the song is cut off again. Beats that were silent until then would stay so.
+    """
+    if heard is None:
+        return None
+    before = empty_rows(lead // card.compress.reference, heard.shape[1], vocabulary)
+    return np.concatenate([before, heard])
 
 
 def _tokens(part: NoteTable, card: Card, ratio: int, vocabulary: Vocabulary) -> np.ndarray:

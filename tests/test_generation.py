@@ -290,8 +290,14 @@ def test_an_analysis_finds_the_bars_itself(monkeypatch):
         song = music.replace(
             notes=notes, length=music.length + 4, meters=np.array(meters, float).reshape(-1, 3)
         )
-        generation.generate(trained, song)
-        assert seen.options["starts"][:3].tolist() == [-12, 4, 20]
+        ((_, found),) = generation.generate(trained, song)
+        assert seen.options["starts"][:3].tolist() == [0, 16, 32]
+        silence = seen.reference[:12]
+        assert (silence[:, 0] == trained.system.lm.vocabulary.eos).all()
+        assert seen.options["steps"] == song.length + 12
+        of_song = from_rows(from_tokens(seen.written[0, 12:]))
+        assert sorted(found.notes[:, :4].tolist()) == sorted(of_song.notes[:, :4].tolist())
+        assert len(found.notes)
 
 
 def test_a_model_hears_the_harmony_of_a_band(monkeypatch):
