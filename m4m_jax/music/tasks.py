@@ -22,7 +22,8 @@ class Task:
         target: Selector of the part to be written.
         max_notes: Notes that a step holds, N.
         dedup: Whether notes equal in program, step and pitch are made one.
-        harmonic_reduction: Whether of the reference only the harmony is read (`reduction`).
+        harmonic_reduction: Whether of the reference only the harmony is read, and chords of the
+            target are struck on each quarter (`reduction`).
         common_key: Whether songs are transposed to C major or A minor, from the key of the
             reference, or of the target where there is none (`keys`).
         chords: Which part is block chords, which keep their octave in the common key.
