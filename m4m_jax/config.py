@@ -176,7 +176,7 @@ class Compress(Section):
     target: Ratio = 1
 
 
-OF_TASK = {"reference", "target", "dedup", "harmonic_reduction", "common_key"}
+OF_TASK = {"reference", "target", "dedup", "harmony_by_quarter", "common_key"}
 """What of a task a configuration may change."""
 
 
@@ -184,7 +184,7 @@ class Component(Section):
     """A part of a mixture: a data set, the view of its songs, and its share of the windows.
 
     data and task are the run's own where they are left out; so are `reference`, `target`, `dedup`,
-    `harmonic_reduction` and `common_key` where the task is left out, and otherwise they are the
+    `harmony_by_quarter` and `common_key` where the task is left out, and otherwise they are the
     task's. weight: relative to the other components' weights.
     """
 
@@ -193,7 +193,7 @@ class Component(Section):
     reference: str | None = None
     target: str | None = None
     dedup: bool | None = None
-    harmonic_reduction: bool | None = None
+    harmony_by_quarter: bool | None = None
     common_key: bool | None = None
     weight: Annotated[float, pydantic.Field(gt=0, allow_inf_nan=False)] = 1.0
 
@@ -207,7 +207,7 @@ class Config(Section):
     size: a preset of a new model; `encoder` completes it. A base has its own, and where they are
     given it is checked to have these.
     data, task: a data set by name, and the view of its songs; `reference`, `target`, `dedup`,
-    `harmonic_reduction`, `common_key` and `max_notes` change the task's own, `compress` makes a
+    `harmony_by_quarter`, `common_key` and `max_notes` change the task's own, `compress` makes a
     stream coarser.
     mixture: several data sets or tasks at once, in the place of the one. packed: a directory that
     `m4m data pack` wrote, where the windows are read instead of being made from songs. window:
@@ -239,7 +239,7 @@ class Config(Section):
     reference: str | None = None
     target: str | None = None
     dedup: bool | None = None
-    harmonic_reduction: bool | None = None
+    harmony_by_quarter: bool | None = None
     common_key: bool | None = None
     mixture: tuple[Component, ...] = ()
     packed: str | None = None
@@ -311,7 +311,7 @@ class Config(Section):
             )
         for task in {part.task for part in self.components}:
             alike = [part for part in self.components if part.task == task]
-            for option in ("harmonic_reduction", "common_key"):
+            for option in ("harmony_by_quarter", "common_key"):
                 if len({bool(getattr(part, option)) for part in alike}) > 1:
                     raise ValueError(
                         f"components of task {task} differ in {option}; a model has one way to read"

@@ -16,7 +16,6 @@ from m4m_jax.music.inspect import select_notes
 from m4m_jax.music.instruments import checked_program
 from m4m_jax.music.keys import moved
 from m4m_jax.music.notes import DRUM_PROGRAM, STEP, TRACK, NoteTable, Track, write_midi
-from m4m_jax.music.parts import chord_tracks
 from m4m_jax.music.reduction import tied
 from m4m_jax.music.simunote import Vocabulary, from_rows, from_tokens, to_rows, to_tokens
 from m4m_jax.music.tasks import ANALYSIS, UNKNOWN, as_drawn, chords_of, get_task, written_name
@@ -66,8 +65,10 @@ def generate(
     What was compressed in training is so here: of a reference with ratio r the model reads every
     r-th step; a target with ratio r is written at every r-th step, its durations r times as long.
     Where its windows began on bars, those that it writes do, from a whole first bar on; for an
-    analysis, whose bars are to be found, they are those that the rules find (`find_meters`). A
-    model of the common key reads the song there, and what it writes is moved back to the song's.
+    analysis, whose bars are to be found, they are those that the rules find (`find_meters`), and
+    the steps before the song that make the first whole are written with it, and cut off. A model of
+    the common key reads the song there, and what it writes is moved back to the song's. Chords that
+    it writes quarter by quarter are `tied`, those that were given as a prompt too.
 
     Args:
         model: as `load` gives it.
@@ -101,9 +102,9 @@ def generate(
     read, begun, key = as_read(
         read,
         begun,
-        chords if card.reference else chord_tracks(begun, card.parts),
+        chords,
         common_key=card.common_key,
-        harmonic_reduction=card.harmonic_reduction,
+        harmony_by_quarter=card.harmony_by_quarter,
     )
     if read is not None:
         heard = _tokens(_heard(read, card, name), card, card.compress.reference, vocabulary)
@@ -130,7 +131,7 @@ def generate(
         as_tracks(rows, song, label, vocabulary, ratio=ratio, steps=steps) for rows in written
     ]
     tables = [moved(table, -key, chords=chords == "target") for table in tables]
-    if card.harmonic_reduction and chords == "target":
+    if card.harmony_by_quarter and chords == "target":
         tables = [tied(table) for table in tables]
     return [(given, table) for table in tables]
 
@@ -168,7 +169,7 @@ def _begun(song: NoteTable, card: Card, steps: int, name: str) -> NoteTable:
 def _heard(given: NoteTable, card: Card, name: str) -> NoteTable:
     """What a model reads of the part that it is given; M4MError where it reads no note of it."""
     ratio = card.compress.reference
-    if card.harmonic_reduction and not len(given.notes):
+    if card.harmony_by_quarter and not len(given.notes):
         raise M4MError(f"{name}: the model reads no drums, and what it is given has only drums")
     if not (given.notes[:, STEP] % ratio == 0).any():
         raise M4MError(

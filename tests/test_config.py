@@ -206,8 +206,8 @@ def test_unknown_keys_are_refused_with_the_nearest(file):
         ("mask_rate=0.1", "system lm has no span masking"),
         ("common_key=true", "pitch_shift takes them to many; give pitch_shift=false, or a range"),
         (
-            "mixture=[{}, {harmonic_reduction: true, reference: all}]",
-            "components of task continuation differ in harmonic_reduction",
+            "mixture=[{}, {harmony_by_quarter: true, reference: all}]",
+            "components of task continuation differ in harmony_by_quarter",
         ),
         ("mixture=[{}, {common_key: true}]", "common_key brings songs to one key"),
         ("compress.reference=3", "compress.reference: a compression of 3 is no power of two"),

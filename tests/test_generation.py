@@ -27,7 +27,7 @@ from m4m_jax.music import (
     write_midi,
 )
 from m4m_jax.music.keys import moved, to_common_key
-from m4m_jax.music.reduction import harmonic_reduction, struck
+from m4m_jax.music.reduction import harmony_by_quarter, struck
 from m4m_jax.pretrained import Model
 from tests.analysis.music import play
 from tests.compiling import quick_compile as quick_compile
@@ -276,12 +276,15 @@ def test_songs_begin_on_a_bar_where_training_windows_did(ratio):
     assert "a prompt of 8 steps leaves nothing to write of a window of 8" in message
 
 
-def test_an_analysis_finds_the_bars_itself(monkeypatch):
+@pytest.mark.parametrize("ratios", [(1, 1), (2, 2), (4, 2), (1, 4)])
+def test_an_analysis_finds_the_bars_itself(ratios, monkeypatch):
     """A pickup of one beat: windows begin three beats before it, whether the meters tell or not."""
     about = {"reference": "all", "target": "upto-1", "task": "analysis", "starts": "bars"}
-    trained = model("chord-to-melody")
+    heard, wrote = ratios
+    trained = model("chord-to-melody", Compression(*ratios))
     card = trained.card.model_copy(update={**about, "window": 24})
     trained = dataclasses.replace(trained, card=card)
+    vocabulary = trained.system.lm.vocabulary
     seen = Seen(trained, monkeypatch)
     labels = ["C:maj", "F:maj", "G:7", "C:maj"] * 2
     music = play(labels, 16, meter=(4, 4))
@@ -292,32 +295,47 @@ def test_an_analysis_finds_the_bars_itself(monkeypatch):
         )
         ((_, found),) = generation.generate(trained, song)
         assert seen.options["starts"][:3].tolist() == [0, 16, 32]
-        silence = seen.reference[:12]
-        assert (silence[:, 0] == trained.system.lm.vocabulary.eos).all()
-        assert seen.options["steps"] == song.length + 12
-        of_song = from_rows(from_tokens(seen.written[0, 12:]))
-        assert sorted(found.notes[:, :4].tolist()) == sorted(of_song.notes[:, :4].tolist())
+        before, rows = np.split(seen.reference, [12 // heard])
+        assert (before[:, 0] == vocabulary.eos).all()
+        given = compress_rows(to_rows(song.notes, song.length, 4), heard)
+        assert np.array_equal(rows, to_tokens(given))
+        assert seen.options["steps"] == (song.length + 12) // wrote
+        assert found == generation.as_tracks(
+            seen.written[0, 12 // wrote :], song, "generated", vocabulary, ratio=wrote
+        ).replace(length=song.length)
         assert len(found.notes)
+
+
+def test_a_prompt_in_the_common_key_is_given_back():
+    """Of a language model, which has read chords of that name in their octave."""
+    card = model("continuation").card.model_copy(update={"common_key": True})
+    trained = dataclasses.replace(model("continuation"), card=card)
+    rows = [[0, 4, 57], [0, 4, 61], [4, 4, 50], [4, 4, 54]]
+    notes = np.array([[*row, 0, 90, 0] for row in rows], np.int32)
+    music = NoteTable(notes, (Track("chords", 0),), 16)
+    assert to_common_key(notes)
+    ((_, whole),) = generation.generate(trained, music, prompt_steps=8)
+    assert whole.notes[whole.notes[:, 0] < 8, :3].tolist() == rows
 
 
 def test_a_model_hears_the_harmony_of_a_band(monkeypatch):
     card = model("others-to-drums").card
     trained = dataclasses.replace(
-        model("others-to-drums"), card=card.model_copy(update={"harmonic_reduction": True})
+        model("others-to-drums"), card=card.model_copy(update={"harmony_by_quarter": True})
     )
     band = with_drums()
     seen = Seen(trained, monkeypatch)
     ((given, _),) = generation.generate(trained, band)
     heard = select(band, "nondrum")
     assert np.array_equal(given.notes, heard.notes)
-    rows = to_rows(harmonic_reduction(heard.notes, heard.length), heard.length, 4)
+    rows = to_rows(harmony_by_quarter(heard.notes, heard.length), heard.length, 4)
     assert np.array_equal(seen.reference, to_tokens(rows))
     message = refused(trained, band, reference="drum", name="a song")
     assert message == "a song: the model reads no drums, and what it is given has only drums"
 
 
 def test_chords_are_written_quarter_by_quarter_and_tied(monkeypatch):
-    card = model("melody-to-chord").card.model_copy(update={"harmonic_reduction": True})
+    card = model("melody-to-chord").card.model_copy(update={"harmony_by_quarter": True})
     trained = dataclasses.replace(model("melody-to-chord"), card=card)
     notes = [[0, 8, 67, 0, 90, 0], [2, 8, 48, 0, 90, 1], [2, 8, 52, 0, 90, 1]]
     tracks = (Track("melody", 0), Track("chords", 0))

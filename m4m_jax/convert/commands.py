@@ -133,7 +133,7 @@ def check_public(card: Card, path: epath.PathLike) -> None:
     lora: LoRAConfig | None = getattr(card.adapter, "lora", None)
     views: list[Card | Part] = [card, *card.mixture]
     odd = {
-        "it reads a harmonic reduction": any(view.harmonic_reduction for view in views),
+        "it reads a harmonic reduction": any(view.harmony_by_quarter for view in views),
         "it reads and writes in a common key": any(view.common_key for view in views),
         "its encoder masks PADs": card.lm.encoder != "reference",
         "it links two language models": card.reference_lm is not None,

@@ -188,7 +188,7 @@ def _place(source: Any, task: Task, names: Mapping[str, str] | None) -> epath.Pa
     directory = epath.Path(directory)
     built = (directory / METADATA_FILE).read_text()  # it has a digest of all songs
     view = [_VERSION, built, task.reference, task.target, ratios, sorted((names or {}).items())]
-    view += ["harmony of quarters", task.chords] * task.harmonic_reduction
+    view += ["harmony of quarters", task.chords] * task.harmony_by_quarter
     digest = hashlib.sha256(json.dumps(view).encode()).hexdigest()[:16]
     return directory / f"usable-{source.split}-{digest}.npz"
 

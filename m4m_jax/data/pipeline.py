@@ -165,7 +165,7 @@ class _DrawWindow:
         }
         if song.reference is not None:
             element["reference"] = tokens(
-                song.reference, task.compress.reference, is_reduction=task.harmonic_reduction
+                song.reference, task.compress.reference, is_reduction=task.harmony_by_quarter
             )
         return element
 

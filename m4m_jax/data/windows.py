@@ -74,7 +74,7 @@ def streams(
         target,
         task.chords if given is not None else chord_tracks(table, names),
         common_key=task.common_key,
-        harmonic_reduction=task.harmonic_reduction,
+        harmony_by_quarter=task.harmony_by_quarter,
     )
     return (None if reference is None else reference.notes), target.notes
 
@@ -85,17 +85,17 @@ def as_read(
     chords: Part | np.ndarray | None,
     *,
     common_key: bool,
-    harmonic_reduction: bool,
+    harmony_by_quarter: bool,
 ) -> InKey:
     """A song's parts as a model reads them, and by how many semitones they were moved for it.
 
-    chords: as of `in_common_key`. common_key, harmonic_reduction: as of the model's task; where
+    chords: as of `in_common_key`. common_key, harmony_by_quarter: as of the model's task; where
     only harmony is read, chords that are to be written are struck on each quarter.
     """
     found = InKey(reference, target, 0)
     if common_key:
         found = in_common_key(reference, target, chords)
-    if found.reference is not None and harmonic_reduction:
+    if found.reference is not None and harmony_by_quarter:
         found = found._replace(reference=reduced(found.reference))
         if isinstance(chords, str) and chords == "target":
             found = found._replace(target=struck(found.target))

@@ -20,7 +20,7 @@ from m4m_jax.music.tasks import chords_of
 from m4m_jax.pretrained import Model, base_path, load
 from m4m_jax.sampling.songs import empty_rows, fill
 
-_VERSION = 2
+_VERSION = 3
 """Raised whenever other figures come from the same parts."""
 
 _BATCH = 4
@@ -71,7 +71,9 @@ class Likelihoods:
         given = [[_VERSION], part.notes, part.meters, [part.length, self._skip]]
         if reference is not None:
             given += [reference.notes, [reference.length]]
+        names = [track.name for track in part.tracks]  # which tell what is block chords
         data = b"|".join(np.asarray(x, np.float64).tobytes() for x in given)
+        data += json.dumps(names).encode()
         key = hashlib.sha256(data).hexdigest()[:24]
         if key not in self._kept:
             self._kept[key] = figures(self._model, self._lm, part, reference, self._skip)
@@ -124,7 +126,7 @@ def nll(
         part,
         of_chords,
         common_key=card.common_key,
-        harmonic_reduction=card.harmonic_reduction,
+        harmony_by_quarter=card.harmony_by_quarter,
     )
     ratios = card.compress
     lead = -_first_start(model, part)

@@ -51,7 +51,7 @@ class Part(pydantic.BaseModel, frozen=True, extra="forbid"):
     reference: str | None
     target: str
     dedup: bool
-    harmonic_reduction: bool = False
+    harmony_by_quarter: bool = False
     common_key: bool = False
     data: str
     parts: dict[str, str]
@@ -64,7 +64,7 @@ class Card(pydantic.BaseModel, frozen=True, extra="forbid"):
     lm: sizes of the language model that writes. reference_lm: of the one that reads references,
     where a cross-attentive adapter links two. base, reference_base: the language models that an
     adapter was trained on, unless it holds them itself, tuned with it.
-    task: a task's name; reference, target (part selectors), dedup, harmonic_reduction and
+    task: a task's name; reference, target (part selectors), dedup, harmony_by_quarter and
     common_key as it was trained with them.
     max_notes: notes a row, N, for reference and target. compress: how much coarser than the song
     they are. window: steps of a song that it was trained on. starts: where these began, and begin
@@ -85,7 +85,7 @@ class Card(pydantic.BaseModel, frozen=True, extra="forbid"):
     reference: str | None
     target: str
     dedup: bool = False
-    harmonic_reduction: bool = False
+    harmony_by_quarter: bool = False
     common_key: bool = False
     max_notes: int
     compress: Compression = Compression()

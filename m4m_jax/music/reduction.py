@@ -25,17 +25,17 @@ _SHARES = 12  # a pitch class is as strong as so many shares of what sounds are 
 _STRONGEST = 4  # up to so many
 
 
-def harmonic_reduction(notes: np.ndarray, length: int) -> np.ndarray:
+def harmony_by_quarter(notes: np.ndarray, length: int) -> np.ndarray:
     """The harmony of a song, quarter by quarter: its bass and its pitch classes.
 
     A harmony looks alike so, whatever plays it and on however many octaves, and a small model that
     has read pianos hears it in songs of bands. Drums are left out. On each quarter in which
     anything sounds, all of it is struck at once. A pitch class, in the octave from 60 on, is as
     strong as its part of all the steps of all notes in the quarter, counted in twelfths, up to 4;
-    under half a twelfth it is left out. The bass, in the octave from 36 on, is the pitch class that
-    is the lowest for most steps of the quarter, and as strong as these are many; of two, it is the
-    lower. Strength is told by length, a quarter for each, so that none is lost where a stream is
-    compressed by up to 4.
+    with half a twelfth or less it is left out. The bass, in the octave from 36 on, is the pitch
+    class that is the lowest for most steps of the quarter, and as strong as these are many; of two,
+    it is the lower. Strength is told by length, a quarter for each, so that none is lost where a
+    stream is compressed by up to 4.
 
     Args:
         notes: int32 [n, 6], columns as in NoteTable.notes; a note of no length has 1 step.
@@ -49,7 +49,8 @@ def harmonic_reduction(notes: np.ndarray, length: int) -> np.ndarray:
     notes = notes[notes[:, PROGRAM] != DRUM_PROGRAM]
     number, step, lowest = sounding(notes, length)
     quarters = -(-length // STEPS_PER_QUARTER)
-    steps, lows = np.zeros((2, quarters, 12), np.int64)
+    steps = np.zeros((quarters, 12), np.int64)
+    lows = np.zeros((quarters, 12), np.int64)
     deepest = np.full((quarters, 12), SILENT)
     np.add.at(steps, (step // STEPS_PER_QUARTER, notes[number, PITCH] % 12), 1)
     heard = np.flatnonzero(lowest < SILENT)
@@ -62,6 +63,7 @@ def harmonic_reduction(notes: np.ndarray, length: int) -> np.ndarray:
     strength = strength.clip(max=_STRONGEST)
     quarter, tone = np.nonzero(strength)
     sounds = np.flatnonzero(total)
+    # The most steps count first, then the lower pitch.
     bass = (lows * 2 * SILENT - deepest)[sounds].argmax(axis=1)
     return _sorted(
         np.concatenate(
@@ -82,8 +84,8 @@ def moved_within_octaves(reduced: np.ndarray, semitones: int) -> np.ndarray:
 
 
 def reduced(table: NoteTable) -> NoteTable:
-    """A song's `harmonic_reduction`, its only track."""
-    notes = harmonic_reduction(table.notes, table.length)
+    """A song's `harmony_by_quarter`, its only track."""
+    notes = harmony_by_quarter(table.notes, table.length)
     return table.replace(notes=notes, tracks=(_PIANO,))
 
 
@@ -100,10 +102,11 @@ def struck(table: NoteTable) -> NoteTable:
 
 
 def tied(table: NoteTable) -> NoteTable:
-    """The music with equal chords that follow each other tied; what `struck` did is undone.
+    """The music with equal chords that follow each other tied, as they were before `struck`.
 
     Pitched notes of a track that start together are a chord, and equal are those whose pitches
-    are, where one ends as the next begins, all notes of a chord ending together.
+    are. They are tied where all notes of the first end as the next begins. So are chords that the
+    music repeats, which cannot be told from those that were struck anew.
     """
     notes = table.notes
     pitched = notes[:, PROGRAM] != DRUM_PROGRAM

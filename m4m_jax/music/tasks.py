@@ -22,7 +22,7 @@ class Task:
         target: Selector of the part to be written.
         max_notes: Notes that a step holds, N.
         dedup: Whether notes equal in program, step and pitch are made one.
-        harmonic_reduction: Whether of the reference only the harmony is read, and chords of the
+        harmony_by_quarter: Whether of the reference only the harmony is read, and chords of the
             target are struck on each quarter (`reduction`).
         common_key: Whether songs are transposed to C major or A minor, from the key of the
             reference, or of the target where there is none (`keys`).
@@ -37,7 +37,7 @@ class Task:
     target: str
     max_notes: int = 16
     dedup: bool = False
-    harmonic_reduction: bool = False
+    harmony_by_quarter: bool = False
     common_key: bool = False
     chords: Part | None = None
     compress: Compression = field(default_factory=Compression)
@@ -47,7 +47,7 @@ class Task:
     def __post_init__(self) -> None:
         if self.reference is None and self.compress.reference > 1:
             raise M4MError(f"task {self.name} has no reference to compress")
-        if self.reference is None and self.harmonic_reduction:
+        if self.reference is None and self.harmony_by_quarter:
             raise M4MError(f"task {self.name} has no reference to reduce")
         if self.common_key and self.reference == "drum":
             raise M4MError(f"task {self.name} is given drums, which have no key")
@@ -60,7 +60,7 @@ class Task:
             "reference": self.reference,
             "target": self.target,
             "dedup": self.dedup,
-            "harmonic_reduction": self.harmonic_reduction,
+            "harmony_by_quarter": self.harmony_by_quarter,
             "common_key": self.common_key,
         }
 

@@ -59,7 +59,7 @@ def _needs(
             _part(table, task.target, task),
             task.chords,
             common_key=task.common_key,
-            harmonic_reduction=task.harmonic_reduction,
+            harmony_by_quarter=task.harmony_by_quarter,
         )
         for table in tables
     ]

@@ -176,11 +176,11 @@ def test_what_the_user_says_comes_first(place):
 def test_what_the_user_says_leaves_the_rest_of_a_files_card(place, tmp_path):
     file = foreign.open_weights(place / "base.ckpt")
     told = {"window": 96, "compress": Compression(1, 4), "max_notes": 5, "starts": "bars"}
-    own = foreign.card_of(file).model_copy(update=told | {"harmonic_reduction": True})
+    own = foreign.card_of(file).model_copy(update=told | {"harmony_by_quarter": True})
     write_safetensors(tmp_path / "x.safetensors", file.tensors.items(), own)
     file = foreign.open_weights(tmp_path / "x.safetensors")
     task = {"task": "drums-to-others", "reference": "drum", "target": "nondrum", "dedup": True}
-    wanted = own.model_copy(update=task | {"harmonic_reduction": False})
+    wanted = own.model_copy(update=task | {"harmony_by_quarter": False})
     assert foreign.card_of(file, task="drums-to-others") == wanted
     wanted = wanted.model_copy(update={"max_notes": 7})
     assert foreign.card_of(file, task="drums-to-others", max_notes=7) == wanted
@@ -443,7 +443,7 @@ def test_what_peft_cannot_hold(place, tmp_path):
         ({"adapter": {"heads": 8}}, "links are not of width 256 and 4 heads"),
         ({"adapter": {"lora": {"alpha": 8.0}}}, "its alpha is not twice the rank"),
         ({"common_key": True}, "it reads and writes in a common key"),
-        ({"harmonic_reduction": True}, "it reads a harmonic reduction"),
+        ({"harmony_by_quarter": True}, "it reads a harmonic reduction"),
     ],
 )
 def test_only_what_it_knows_becomes_a_checkpoint(place, tmp_path, changes, words):

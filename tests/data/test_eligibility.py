@@ -77,7 +77,7 @@ def test_each_view_has_a_file_of_its_own(train):
     usable_songs(train, PAIR, names={"x": "track-0"}, window=1)
     usable_songs(train, dataclasses.replace(PAIR, name="another", max_notes=2), window=1)
     assert len(kept(train)) == 4
-    usable_songs(train, dataclasses.replace(PAIR, harmonic_reduction=True), window=1)
+    usable_songs(train, dataclasses.replace(PAIR, harmony_by_quarter=True), window=1)
     assert len(kept(train)) == 5
 
 

@@ -394,7 +394,7 @@ def test_windows_of_a_mixture_are_those_of_their_task():
 
 def test_harmony_is_heard_in_windows_as_in_whole_songs():
     """What a window hears of a song that is moved is what it hears of the song in that key."""
-    task = Task("t", "", "from-1", "track-0", max_notes=4, harmonic_reduction=True)
+    task = Task("t", "", "from-1", "track-0", max_notes=4, harmony_by_quarter=True)
     bands = [song(seed, tracks=4) for seed in range(6)]
     batch = data.dataset(bands, task, **OPTIONS)[2]
     for b in range(8):
@@ -433,7 +433,7 @@ def test_windows_are_in_the_common_key(train, reference, key_of):
 def test_chords_of_an_analysis_keep_their_octave():
     """In whatever key a song is, what is learned of it in the common key is the same."""
     task = dataclasses.replace(
-        get_task("analysis"), common_key=True, harmonic_reduction=True, max_notes=8
+        get_task("analysis"), common_key=True, harmony_by_quarter=True, max_notes=8
     )
     music = song(0, tracks=2)
     labels = [Label(k, k + 1.0, f"{root}:min7/b3") for k, root in enumerate(("C", "F", "Ab", "B"))]
@@ -460,13 +460,13 @@ def test_where_only_harmony_is_read_chords_are_struck_on_each_quarter():
     table = NoteTable.concat([beats_to_notes(music), chords, music])
     task = get_task("analysis")
     plain = windows.streams(table, task)[1]
-    read, written = windows.streams(table, dataclasses.replace(task, harmonic_reduction=True))
+    read, written = windows.streams(table, dataclasses.replace(task, harmony_by_quarter=True))
     assert np.array_equal(read, reduced(select(table, "from-2")).notes)
     assert np.array_equal(written, struck(select(table, "upto-1")).notes)
     pitched = written[:, 3] != 127
     assert pitched.sum() > (plain[:, 3] != 127).sum()
     assert written[pitched, 1].max() == 4
-    given = Task("given", "", "track-1", "from-2", harmonic_reduction=True, chords="reference")
+    given = Task("given", "", "track-1", "from-2", harmony_by_quarter=True, chords="reference")
     read, written = windows.streams(table, given)
     assert np.array_equal(read, reduced(select(table, "track-1")).notes)
     assert np.array_equal(written, select(table, "from-2").notes)

@@ -23,7 +23,7 @@ from m4m_jax.music import (
 )
 from m4m_jax.music.inspect import select_notes
 from m4m_jax.music.keys import moved, to_common_key
-from m4m_jax.music.reduction import harmonic_reduction
+from m4m_jax.music.reduction import harmony_by_quarter
 from m4m_jax.music.simunote import encode
 from tests.datasets.music import song
 
@@ -79,19 +79,19 @@ def test_dedup_is_the_tasks():
 
 def test_the_reference_is_reduced_and_the_target_is_not():
     table = on_drums(song(0, tracks=3))
-    task = Task("t", "", "from-1", "track-0", 4, harmonic_reduction=True)
-    plain = windows.view(table, dataclasses.replace(task, harmonic_reduction=False))
+    task = Task("t", "", "from-1", "track-0", 4, harmony_by_quarter=True)
+    plain = windows.view(table, dataclasses.replace(task, harmony_by_quarter=False))
     reference, target = windows.view(table, task)
     assert np.array_equal(target, plain.target)
     chords = table.notes[table.notes[:, 5] == 1]
-    heard = harmonic_reduction(chords, table.length)
+    heard = harmony_by_quarter(chords, table.length)
     assert np.array_equal(reference, to_rows(heard, table.length, 4))
     assert set(reference[..., 0].ravel()) == {0, 254, 255}
     assert 127 in plain.reference[..., 0]
 
 
 def test_songs_of_drums_alone_have_no_harmony():
-    drums = Task("t", "", "track-1", "track-0", harmonic_reduction=True)
+    drums = Task("t", "", "track-1", "track-0", harmony_by_quarter=True)
     found = eligible([song(0), on_drums(song(1))], drums)
     assert found.indices.tolist() == [0]
     assert found.left_out == {"an empty part": 1}

@@ -198,7 +198,7 @@ def test_likelihoods_of_a_song_that_begins_with_part_of_a_bar(place, ratio):
 def test_likelihoods_given_the_harmony_of_a_band(place):
     model = pretrained.load(place / "cross")
     trained = dataclasses.replace(
-        model, card=model.card.model_copy(update={"harmonic_reduction": True})
+        model, card=model.card.model_copy(update={"harmony_by_quarter": True})
     )
     band = song(1, bars=2)
     part, reference = select(band, "track-0"), select(band, "track-1")
@@ -210,7 +210,7 @@ def test_likelihoods_given_the_harmony_of_a_band(place):
 def test_likelihoods_of_chords_struck_on_each_quarter(place):
     """Chords that were written as they last are as likely as those that were struck."""
     model = pretrained.load(place / "cross")
-    about = {"harmonic_reduction": True, "task": "melody-to-chord"}
+    about = {"harmony_by_quarter": True, "task": "melody-to-chord"}
     trained = dataclasses.replace(model, card=model.card.model_copy(update=about))
     band = song(1, bars=2)
     reference = select(band, "track-0")
@@ -268,6 +268,10 @@ def test_likelihoods_are_kept(place, tmp_path):
     moved = melody.replace(meters=np.array([[0.0, 1.0, 4.0], [4.0, 4.0, 4.0]]))
     Likelihoods(LM, None, kept)(moved, chords)
     assert len(kept.read_text().splitlines()) == 2
+    # Other names, which say what is block chords.
+    tracks = tuple(dataclasses.replace(track, name="chords") for track in melody.tracks)
+    Likelihoods(LM, None, kept)(melody.replace(tracks=tracks), chords)
+    assert len(kept.read_text().splitlines()) == 3
 
 
 def test_mistakes(place, tmp_path):

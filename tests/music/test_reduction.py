@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from m4m_jax.music.compression import compress_rows, stretch
 from m4m_jax.music.notes import DRUM_PROGRAM, NoteTable, Track
 from m4m_jax.music.reduction import (
-    harmonic_reduction,
+    harmony_by_quarter,
     moved_within_octaves,
     reduced,
     struck,
@@ -33,7 +33,7 @@ def test_the_harmony_of_a_band():
         ],
         np.int32,
     )
-    found = harmonic_reduction(band, 10)
+    found = harmony_by_quarter(band, 10)
     assert found[:, :3].tolist() == [
         # 13 steps sound: 4 of C, 5 of E and 4 of G, of which 12 / 13 twelfths are 3.7, 4.6 and 3.7
         *([0, 16, 43], [0, 16, 60], [0, 16, 64], [0, 16, 67]),
@@ -47,7 +47,7 @@ def test_the_harmony_of_a_band():
 
 def test_the_bass_is_the_lowest_the_longest_and_of_two_the_lower():
     rows = [[0, 3, 50, 0, 90, 0], [3, 1, 40, 0, 90, 0], [4, 2, 47, 0, 90, 0], [6, 2, 45, 0, 90, 0]]
-    found = harmonic_reduction(np.array(rows, np.int32), 8)
+    found = harmony_by_quarter(np.array(rows, np.int32), 8)
     assert found[:, :3].tolist() == [
         *([0, 12, 38], [0, 16, 62], [0, 12, 64]),
         *([4, 8, 45], [4, 16, 69], [4, 16, 71]),
@@ -56,9 +56,9 @@ def test_the_bass_is_the_lowest_the_longest_and_of_two_the_lower():
 
 def test_a_tone_that_hardly_sounds_is_left_out():
     rows = [[0, 4, 48 + 12 * k, 0, 90, 0] for k in range(6)] + [[0, 1, 50, 0, 90, 0]]
-    assert harmonic_reduction(np.array(rows, np.int32), 4)[:, 2].tolist() == [36, 60]
+    assert harmony_by_quarter(np.array(rows, np.int32), 4)[:, 2].tolist() == [36, 60]
     rows[-1][1] = 2
-    assert harmonic_reduction(np.array(rows, np.int32), 4)[:, 2].tolist() == [36, 60, 62]
+    assert harmony_by_quarter(np.array(rows, np.int32), 4)[:, 2].tolist() == [36, 60, 62]
 
 
 def slowly(table):
@@ -88,7 +88,7 @@ def slowly(table):
 @given(tables())
 def test_it_is_that_of_each_quarter_by_itself(table):
     before = table.notes.copy()
-    found = harmonic_reduction(table.notes, table.length)
+    found = harmony_by_quarter(table.notes, table.length)
     assert np.array_equal(table.notes, before)
     assert found[:, :3].tolist() == slowly(table)
     whole = reduced(table)
@@ -113,8 +113,8 @@ def test_a_reduction_moves_as_its_song_does(shift, table, seed):
     notes = table.notes.copy()
     notes[:, 2] = np.random.default_rng(seed).integers(12, 122, len(notes))
     moved = notes + np.array([0, 0, shift, 0, 0, 0], np.int32)
-    found = harmonic_reduction(notes, table.length)
-    expected = harmonic_reduction(moved, table.length)
+    found = harmony_by_quarter(notes, table.length)
+    expected = harmony_by_quarter(moved, table.length)
     assert np.array_equal(moved_within_octaves(found, shift), expected)
 
 

@@ -45,10 +45,10 @@ def test_drums_have_no_key():
         dataclasses.replace(get_task("drums-to-others"), common_key=True)
 
 
-def test_a_harmonic_reduction_is_of_a_reference():
-    assert dataclasses.replace(get_task("copy"), harmonic_reduction=True).harmonic_reduction
+def test_a_harmony_by_quarter_is_of_a_reference():
+    assert dataclasses.replace(get_task("copy"), harmony_by_quarter=True).harmony_by_quarter
     with pytest.raises(M4MError, match="task continuation has no reference to reduce"):
-        dataclasses.replace(get_task("continuation"), harmonic_reduction=True)
+        dataclasses.replace(get_task("continuation"), harmony_by_quarter=True)
 
 
 def test_unknown_task_names_the_nearest():

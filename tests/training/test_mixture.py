@@ -30,7 +30,7 @@ SETTINGS = {
     "optimizer": {"learning_rate": 1e-2},  # whatever the number of steps
     "every": {"log": 1, "validation": 2, "checkpoint": 2},
     "validation_batches": 3,
-    "mixture": [{"weight": 2.0}, {"task": "copy", "target": "track-2", "harmonic_reduction": True}],
+    "mixture": [{"weight": 2.0}, {"task": "copy", "target": "track-2", "harmony_by_quarter": True}],
 }
 LABELS = [f"drums-to-others/{band.NAME}", f"copy/{band.NAME}"]
 
@@ -93,7 +93,7 @@ def test_a_model_of_a_mixture_writes_for_each_of_its_tasks(place):
         ("drums-to-others", "nondrum", 2.0),
         ("copy", "track-2", 1.0),
     ]
-    reduced = [card.of_task(task).harmonic_reduction for task in card.tasks]
+    reduced = [card.of_task(task).harmony_by_quarter for task in card.tasks]
     assert reduced == [False, True]
     song = band.band(100, bars=1)
     for task, heard in (("drums-to-others", {127}), ("copy", {0, 33, 73, 127}), (None, {127})):
