@@ -91,9 +91,10 @@ class Survey:
                 "validation, is empty; build it from more files"
             )
         listed = ", ".join(f"{reason}: {count}" for reason, count in left_out.items())
+        if (reasons == _SHORT).any():
+            listed += f"; windows have {min_steps} steps"
         raise M4MError(
-            f"task {self.task}: no song of {len(reasons)} can be used"
-            f" ({listed}; windows have {min_steps} steps)"
+            f"task {self.task}: no song of {len(reasons)} can be used ({listed})"
             + (f"; {self.fault}" if self.fault else "")
         )
 
