@@ -111,7 +111,7 @@ def generate(
     if prompt_steps:
         prompt = _tokens(begun, card, ratio, vocabulary)[: prompt_steps // ratio]
     starts, lead = _starts(song, given, card), 0
-    if card.task == ANALYSIS and starts is not None and not prompt_steps:
+    if heard is not None and card.task == ANALYSIS and starts is not None and not prompt_steps:
         lead = -int(starts[0])
         starts, heard = starts + lead, _after(lead, heard, card, vocabulary)
     written = model.generate(
@@ -188,16 +188,12 @@ def _starts(song: NoteTable, given: NoteTable, card: Card) -> np.ndarray | None:
     return whole_bars(song, card.window, card.compress.stride)
 
 
-def _after(
-    lead: int, heard: np.ndarray | None, card: Card, vocabulary: Vocabulary
-) -> np.ndarray | None:
+def _after(lead: int, heard: np.ndarray, card: Card, vocabulary: Vocabulary) -> np.ndarray:
     """A reference's token rows after so many silent steps, which make a first bar whole.
 
     An analysis begins with that bar, as the songs that it was learned from begin with one, and what
     is before the song is cut off again. Beats that were silent until then would stay so.
     """
-    if heard is None:
-        return None
     before = empty_rows(lead // card.compress.reference, heard.shape[1], vocabulary)
     return np.concatenate([before, heard])
 

@@ -96,9 +96,7 @@ def struck(table: NoteTable) -> NoteTable:
     """
     notes = table.notes
     pitched = notes[:, PROGRAM] != DRUM_PROGRAM
-    notes = np.concatenate([notes[~pitched], _struck(notes[pitched], table.length)])
-    ends = notes[:, STEP] + notes[:, DURATION]
-    return table.replace(notes=notes[np.lexsort((ends, notes[:, TRACK]))])
+    return _with(table, [notes[~pitched], _struck(notes[pitched], table.length)])
 
 
 def tied(table: NoteTable) -> NoteTable:
@@ -110,10 +108,13 @@ def tied(table: NoteTable) -> NoteTable:
     """
     notes = table.notes
     pitched = notes[:, PROGRAM] != DRUM_PROGRAM
-    made = [notes[~pitched]]
-    for track in np.unique(notes[pitched, TRACK]):
-        made.append(_tied(notes[pitched & (notes[:, TRACK] == track)]))
-    notes = np.concatenate(made)
+    tracks = [notes[pitched & (notes[:, TRACK] == k)] for k in np.unique(notes[pitched, TRACK])]
+    return _with(table, [notes[~pitched], *map(_tied, tracks)])
+
+
+def _with(table: NoteTable, parts: list[np.ndarray]) -> NoteTable:
+    """The table with the notes of these parts, [n, 6] each, in its order: by track and by end."""
+    notes = np.concatenate(parts)
     ends = notes[:, STEP] + notes[:, DURATION]
     return table.replace(notes=notes[np.lexsort((ends, notes[:, TRACK]))])
 
